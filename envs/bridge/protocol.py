@@ -1,0 +1,20 @@
+"""Words of ML-Agents' protocol that both ends of a connection need."""
+
+from __future__ import annotations
+
+SERVICE = "communicator_objects.UnityToExternalProto"
+METHOD = "Exchange"
+EXCHANGE = f"/{SERVICE}/{METHOD}"
+
+COMMUNICATION_VERSION = "1.5.0"
+# Packages of the 1.0.x line read the first `digit.digits.digit` of this and refuse unknown ones.
+PACKAGE_VERSION = "1.1.0"
+
+STATUS_OK = 200
+STATUS_CLOSING = 400
+
+# A step message with cameras is larger than gRPC's own limit of 4 MiB; -1 lifts the limit.
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
