@@ -1,0 +1,369 @@
+"""Bytes of ML-Agents' messages to columns, and columns of actions to bytes.
+
+This file and layout.py, which it uses for agent lists, are the only places of the trainer that know
+field numbers. Nothing here loops over agents in Python, but for lists of a kind not seen before.
+
+Letters: N agents of a list, C continuous action size, K discrete branches, L sum of branch sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from envs.batch import Actions, Bool, Float32, Int32
+from envs.bridge.layout import (
+    IrregularError,
+    MessagePlan,
+    RecordLayout,
+    group_by_layout,
+    record_starts,
+)
+from envs.bridge.proto import columns_pb2, communicator_pb2
+from envs.errors import BadDataError
+from envs.spec import (
+    ActionSpec,
+    BehaviorSpec,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+    sum_of_branches,
+)
+
+# Lists of one behaviour have few lengths (all agents, some agents); more are forgotten.
+MAX_PLANS = 8
+MAX_LAYOUTS = 32
+
+UNREADABLE = (
+    "the simulator sent bytes that are no message of ML-Agents' protocol. Is something else than a "
+    "simulator dialling this port, or does the simulator need another version of its package?"
+)
+
+
+def parse_message(data: bytes) -> columns_pb2.Message:
+    """Reads the envelope of a message; agent lists stay bytes, for an AgentDecoder."""
+    try:
+        return columns_pb2.Message.FromString(data)
+    except DecodeError as error:
+        raise BadDataError(f"{len(data)} bytes received: {UNREADABLE}") from error
+
+
+def build_spec(
+    brain: communicator_pb2.BrainParametersProto, agent_infos: bytes
+) -> BehaviorSpec | None:
+    """Gives what a behaviour observes and does; None while no agent of it has been seen.
+
+    Args:
+        brain: the behaviour's own words; they tell of actions only.
+        agent_infos: the list of agents that came with them; its first one shows the observations.
+
+    Raises:
+        BadDataError: unreadable, or a sensor of a kind that this trainer cannot read.
+    """
+    try:
+        agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(agent_infos)
+    except DecodeError as error:
+        raise BadDataError(f"behaviour {brain.brain_name!r}: {UNREADABLE}") from error
+    if not agents.value:
+        return None
+    observation_specs = [
+        _observation_spec(brain.brain_name, index, observation)
+        for index, observation in enumerate(agents.value[0].observations)
+    ]
+    return BehaviorSpec(observation_specs, _action_spec(brain))
+
+
+def _observation_spec(
+    behavior_id: str, index: int, observation: communicator_pb2.ObservationProto
+) -> ObservationSpec:
+    name = observation.name or f"obs_{index}"
+    if observation.compression_type != communicator_pb2.NONE:
+        raise BadDataError(_compressed(behavior_id, name))
+    shape = tuple(observation.shape)
+    properties = tuple(DimensionProperty(bits) for bits in observation.dimension_properties)
+    return ObservationSpec(
+        shape,
+        properties or (DimensionProperty.UNSPECIFIED,) * len(shape),
+        ObservationType(observation.observation_type),
+        name,
+    )
+
+
+def _compressed(behavior_id: str, sensor: str) -> str:
+    return (
+        f"behaviour {behavior_id!r}, sensor {sensor!r}: PNG-compressed observations found, only "
+        "uncompressed ones are supported yet. In Unity, set the sensor's Compression to None."
+    )
+
+
+def _action_spec(brain: communicator_pb2.BrainParametersProto) -> ActionSpec:
+    typed = brain.action_spec
+    if typed.num_continuous_actions or typed.num_discrete_actions:
+        return ActionSpec(typed.num_continuous_actions, tuple(typed.discrete_branch_sizes))
+    sizes = tuple(brain.vector_action_size_deprecated)  # from a peer older than protocol 1.3
+    if brain.vector_action_space_type_deprecated == communicator_pb2.continuous:
+        return ActionSpec(sizes[0] if sizes else 0, ())
+    return ActionSpec(0, sizes)
+
+
+class AgentTable(NamedTuple):
+    """A decoded agent list, one row per agent in the order of the list."""
+
+    obs: tuple[Float32, ...]  # one per sensor, each (N, *shape)
+    reward: Float32  # (N,)
+    group_reward: Float32  # (N,)
+    done: Bool | None  # (N,) None = nobody
+    max_step_reached: Bool | None  # (N,) None = nobody
+    agent_id: Int32  # (N,) the very array of the last list when nothing has changed
+    group_id: Int32  # (N,)
+    action_mask: Bool | None  # (N, L) True = allowed; None without branches
+
+
+class AgentDecoder:
+    """Decodes the agent lists of one behaviour; remembers how they look, so as not to parse."""
+
+    def __init__(self, behavior_id: str, spec: BehaviorSpec) -> None:
+        self._behavior_id = behavior_id
+        self._spec = spec
+        self._shapes = [tuple(int(size) for size in o.shape) for o in spec.observation_specs]
+        self._num_branches = sum_of_branches(spec)
+        self._plans: dict[int, MessagePlan] = {}
+        self._layouts: list[RecordLayout] = []
+        self._num_rows = -1
+        self._no_floats = np.zeros(0, np.float32)
+        self._no_integers = np.zeros(0, np.int32)
+        self._all_allowed: Bool | None = None
+
+    def decode(self, data: bytes) -> AgentTable | None:
+        """Gives the agents of a list, None when it has none.
+
+        Raises:
+            BadDataError: unreadable bytes, another shape than the spec's, NaN or infinite numbers.
+        """
+        if not data:
+            return None
+        plan = self._plans.get(len(data))
+        columns = plan.read(data) if plan is not None else None
+        if plan is None or columns is None:
+            try:
+                plan = self._plan(data)
+            except IrregularError:
+                return self._decode_ordinarily(data)
+            columns = plan.read(data)
+            assert columns is not None, "a plan must read the list that it was made from"
+        self._set_defaults(plan.num_rows)
+        table = AgentTable(
+            tuple(
+                floats if len(shape) == 1 else floats.reshape(-1, *shape)
+                for floats, shape in zip(plan.observations(data), self._shapes, strict=True)
+            ),
+            self._no_floats if columns.reward is None else columns.reward,
+            self._no_floats if columns.group_reward is None else columns.group_reward,
+            columns.done,
+            columns.max_step_reached,
+            self._no_integers if columns.agent_id is None else columns.agent_id,
+            self._no_integers if columns.group_id is None else columns.group_id,
+            self._all_allowed if columns.forbidden is None else ~columns.forbidden,
+        )
+        self._require_finite(table)
+        return table
+
+    def _plan(self, data: bytes) -> MessagePlan:
+        """Makes the plan for lists like this one, and keeps it for the next."""
+        groups = group_by_layout(data, record_starts(data), self._layouts)
+        for group in groups:
+            self._require_shapes(data, int(group.starts[0]), group.layout)
+        if len(self._layouts) > MAX_LAYOUTS:
+            self._layouts.clear()
+        if len(self._plans) >= MAX_PLANS:
+            del self._plans[next(iter(self._plans))]
+        num_rows = sum(len(group.rows) for group in groups)
+        plan = self._plans[len(data)] = MessagePlan(groups, num_rows, self._num_branches)
+        return plan
+
+    def _set_defaults(self, num_rows: int) -> None:
+        """Prepares the columns of fields that no agent has sent; they are shared, and read-only."""
+        if num_rows == self._num_rows:
+            return
+        self._num_rows = num_rows
+        self._no_floats = np.zeros(num_rows, np.float32)
+        self._no_integers = np.zeros(num_rows, np.int32)
+        self._no_floats.setflags(write=False)
+        self._no_integers.setflags(write=False)
+        if self._num_branches:
+            self._all_allowed = np.ones((num_rows, self._num_branches), np.bool_)
+            self._all_allowed.setflags(write=False)
+
+    def _decode_ordinarily(self, data: bytes) -> AgentTable | None:
+        """Decodes by field access what is legal but too uncommon for a plan; slow."""
+        try:
+            agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(data).value
+        except DecodeError as error:
+            raise BadDataError(f"behaviour {self._behavior_id!r}: {UNREADABLE}") from error
+        if not agents:
+            return None
+        for agent in agents:
+            found = [
+                (tuple(o.shape), o.HasField("compressed_data"), 4 * len(o.float_data.data))
+                for o in agent.observations
+            ]
+            self._require_observations(agent.id, found)
+        action_mask = None
+        if self._num_branches:
+            action_mask = np.ones((len(agents), self._num_branches), np.bool_)
+            for row, agent in enumerate(agents):
+                if len(agent.action_mask) == self._num_branches:
+                    action_mask[row] = ~np.array(agent.action_mask, np.bool_)
+        table = AgentTable(
+            tuple(
+                np.array([a.observations[i].float_data.data for a in agents], np.float32).reshape(
+                    len(agents), *shape
+                )
+                for i, shape in enumerate(self._shapes)
+            ),
+            np.array([agent.reward for agent in agents], np.float32),
+            np.array([agent.group_reward for agent in agents], np.float32),
+            np.array([agent.done for agent in agents], np.bool_),
+            np.array([agent.max_step_reached for agent in agents], np.bool_),
+            np.array([agent.id for agent in agents], np.int32),
+            np.array([agent.group_id for agent in agents], np.int32),
+            action_mask,
+        )
+        self._require_finite(table)
+        return table
+
+    def _require_shapes(self, data: bytes, start: int, layout: RecordLayout) -> None:
+        """Checks a layout's observations against the spec; `start` is where one such record is."""
+        found = [(s.shape, s.is_compressed, s.floats.num_bytes) for s in layout.sensors]
+        expected = [(shape, False, 4 * math.prod(shape)) for shape in self._shapes]
+        if found != expected:
+            records = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(
+                data[start : start + layout.num_bytes]
+            )
+            self._require_observations(records.value[0].id, found)
+
+    def _require_observations(
+        self, agent_id: int, found: list[tuple[tuple[int, ...], bool, int]]
+    ) -> None:
+        """Raises BadDataError unless (shape, is_compressed, float bytes) are as in the spec."""
+        agent = f"behaviour {self._behavior_id!r}, agent {agent_id}"
+        if len(found) != len(self._shapes):
+            raise BadDataError(
+                f"{agent}: {len(found)} observations found, {len(self._shapes)} expected as in the "
+                "behaviour's first message. All agents of a behaviour need the same sensors, "
+                "from the first step to the last."
+            )
+        for index, (shape, is_compressed, float_bytes) in enumerate(found):
+            expected = self._shapes[index]
+            sensor = self._spec.observation_specs[index].name
+            if is_compressed:
+                raise BadDataError(_compressed(self._behavior_id, sensor))
+            if shape != expected or float_bytes != 4 * math.prod(expected):
+                raise BadDataError(
+                    f"{agent}, sensor {sensor!r}: shape {shape} with {float_bytes // 4} numbers "
+                    f"found, {expected} expected as in the behaviour's first message. A sensor "
+                    "must keep its shape, for all agents of a behaviour; compare their prefabs."
+                )
+
+    def _require_finite(self, table: AgentTable) -> None:
+        """Raises BadDataError for NaN and infinity, naming sensor and agent."""
+        # One sum per column is the cheapest test; it may overflow, so only then look closer.
+        with np.errstate(all="ignore"):
+            total = np.add.reduce(table.reward) + np.add.reduce(table.group_reward)
+            for column in table.obs:
+                total += np.add.reduce(column.reshape(-1))
+        if math.isfinite(total):
+            return
+        names = [f"sensor {o.name!r}" for o in self._spec.observation_specs]
+        named = [*zip(names, table.obs, strict=True)]
+        named += [("the reward", table.reward), ("the group reward", table.group_reward)]
+        for name, column in named:
+            flat = column.reshape(len(column), -1)
+            bad = ~np.isfinite(flat)
+            if bad.any():
+                row, element = np.argwhere(bad)[0].tolist()
+                raise BadDataError(
+                    f"behaviour {self._behavior_id!r}, agent {int(table.agent_id[row])}: {name} "
+                    f"holds {flat[row, element]} at index {element}, a finite number is expected. "
+                    "Look for a division by zero or a physics blow-up in the simulator."
+                )
+
+
+class ActionEncoder:
+    """Encodes actions of one behaviour by writing numbers into a block of ready-made records."""
+
+    def __init__(self, action_spec: ActionSpec) -> None:
+        self._num_continuous = int(action_spec.continuous_size)
+        self._branches = tuple(int(size) for size in action_spec.discrete_branches)
+        self._block = np.empty((0, 0), np.uint8)
+        # A branch's varint has the width of its largest index, so that all records are equal.
+        self._widths = [max(1, math.ceil((size - 1).bit_length() / 7)) for size in self._branches]
+        self._template = self._record()
+
+    def _record(self) -> NDArray[np.uint8]:
+        """Makes the record of zero actions and remembers where its numbers lie."""
+        num_floats = self._num_continuous + len(self._branches)
+        body = b""
+        self._deprecated = self._typed = self._discrete = 0
+        if num_floats:
+            body += _length_delimited(1, bytes(4 * num_floats))
+            self._deprecated = len(body) - 4 * num_floats
+        if self._num_continuous:
+            body += _length_delimited(6, bytes(4 * self._num_continuous))
+            self._typed = len(body) - 4 * self._num_continuous
+        if self._branches:
+            zeros = b"".join(b"\x80" * (width - 1) + b"\x00" for width in self._widths)
+            body += _length_delimited(7, zeros)
+            self._discrete = len(body) - len(zeros)
+        record = _length_delimited(1, body)
+        shift = len(record) - len(body)
+        self._deprecated += shift
+        self._typed += shift
+        self._discrete += shift
+        return np.frombuffer(record, np.uint8)
+
+    def zeros(self, num_rows: int) -> bytes:
+        """Gives `num_rows` times the action of doing nothing."""
+        return self._template.tobytes() * num_rows
+
+    def encode(self, actions: Actions) -> bytes:
+        """Gives the ListAgentActionProto that holds both the typed and the deprecated lists."""
+        num_rows = len(actions)
+        if len(self._block) != num_rows:
+            self._block = np.tile(self._template, (num_rows, 1))
+        block = self._block
+        width = 4 * self._num_continuous
+        if width:
+            raw = np.ascontiguousarray(actions.continuous, np.float32).view(np.uint8)
+            block[:, self._deprecated : self._deprecated + width] = raw
+            block[:, self._typed : self._typed + width] = raw
+        if self._branches:
+            discrete = actions.discrete
+            floats = np.ascontiguousarray(discrete, np.float32).view(np.uint8)
+            start = self._deprecated + width
+            block[:, start : start + floats.shape[1]] = floats
+            self._write_varints(block, discrete)
+        return block.tobytes()
+
+    def _write_varints(self, block: NDArray[np.uint8], discrete: Int32) -> None:
+        if max(self._widths) == 1:
+            block[:, self._discrete : self._discrete + len(self._branches)] = discrete
+            return
+        position = self._discrete
+        for branch, width in enumerate(self._widths):
+            for digit in range(width):
+                continues = 0x80 if digit < width - 1 else 0
+                block[:, position] = discrete[:, branch] >> 7 * digit & 0x7F | continues
+                position += 1
+
+
+def _length_delimited(number: int, payload: bytes) -> bytes:
+    length, encoded = len(payload), b""
+    while length > 0x7F:
+        encoded += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return bytes([number << 3 | 2]) + encoded + bytes([length]) + payload
