@@ -1,0 +1,231 @@
+"""The simulator's side of the protocol: dials the trainer and makes Exchange calls.
+
+Unity builds have this in C#; our own simulators (envs/gym, envs/testing) use this one.
+Letters: N agents that wait for an action, C continuous action size, K discrete branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import grpc
+import numpy as np
+
+from envs.batch import Float32, Int32
+from envs.bridge.proto.columns_pb2 import AgentActions, Message, Output, RLOutput
+from envs.bridge.proto.communicator_pb2 import (
+    RESET,
+    BrainParametersProto,
+    HeaderProto,
+    UnityRLCapabilitiesProto,
+    UnityRLInitializationOutputProto,
+)
+from envs.bridge.protocol import (
+    CHANNEL_OPTIONS,
+    COMMUNICATION_VERSION,
+    EXCHANGE,
+    PACKAGE_VERSION,
+    STATUS_CLOSING,
+    STATUS_OK,
+)
+from envs.errors import BadDataError, SimulatorDidNotStartError, WrongProtocolError
+
+ACADEMY = "AcademySingleton"  # what Unity calls itself; some trainers look for it
+CAPABILITIES = UnityRLCapabilitiesProto(
+    baseRLCapabilities=True,
+    concatenatedPngObservations=True,
+    compressedChannelMapping=True,
+    hybridActions=True,
+    trainingAnalytics=False,
+    variableLengthObservation=True,
+    multiAgentGroups=True,
+)
+
+
+def _as_is(message: bytes) -> bytes:
+    return message
+
+
+class TrainerClosedError(Exception):
+    """The trainer said goodbye or is gone; a simulator then ends quietly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The trainer's answer to the first call."""
+
+    seed: int
+    num_areas: int  # copies of the training area; 0 from trainers that do not know of them
+    communication_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The trainer's answer to any later call: what the simulator is to do next."""
+
+    is_reset: bool
+    side_channel: bytes
+    _actions: Mapping[str, bytes] = field(repr=False)
+
+    def actions(
+        self, behavior_id: str, num_agents: int, num_continuous: int, num_branches: int
+    ) -> tuple[Float32, Int32]:
+        """Gives the actions of a behaviour's waiting agents, (N, C) and (N, K), in their order.
+
+        Raises:
+            BadDataError: not one action for each agent, or actions of another size.
+        """
+        rows = AgentActions.FromString(self._actions.get(behavior_id, b"")).value
+        continuous = np.frombuffer(b"".join([row.continuous_actions for row in rows]), "<f4")
+        discrete = np.array([i for row in rows for i in row.discrete_actions], np.int32)
+        expected = (num_agents, num_agents * num_continuous, num_agents * num_branches)
+        if (len(rows), continuous.size, discrete.size) != expected:
+            raise BadDataError(
+                f"The trainer answered {behavior_id} with {len(rows)} actions holding "
+                f"{continuous.size} continuous and {discrete.size} discrete numbers; "
+                f"{num_agents} agents wait for {num_continuous} continuous numbers and "
+                f"{num_branches} branches each. Trainer and simulator disagree about the "
+                f"behaviour: is this trainer meant for this environment?"
+            )
+        return (
+            continuous.reshape(num_agents, num_continuous),
+            discrete.reshape(num_agents, num_branches),
+        )
+
+
+class TrainerConnection:
+    """A connection to the trainer that listens on a port of this machine."""
+
+    def __init__(self, port: int, connect_timeout_s: float = 60.0) -> None:
+        """Dials 127.0.0.1:`port`; waits up to `connect_timeout_s` until the trainer listens.
+
+        Raises:
+            SimulatorDidNotStartError: nothing listens there.
+        """
+        # A proxy for the internet has no business between two programs of one machine.
+        options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self._call = self._channel.unary_unary(EXCHANGE, _as_is, _as_is)
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
+        except grpc.FutureTimeoutError:
+            self._channel.close()
+            raise SimulatorDidNotStartError(
+                f"No trainer listens on 127.0.0.1:{port}; waited {connect_timeout_s:g} s. "
+                f"This program is started by a trainer (ppo-train --env ...), which passes "
+                f"--mlagents-port; has it ended meanwhile?"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def exchange_bytes(self, message: bytes) -> bytes:
+        """Sends one message and waits, without limit, for the trainer's answer.
+
+        Raises:
+            TrainerClosedError: the connection broke.
+        """
+        try:
+            return self._call(message)
+        except grpc.RpcError as error:
+            raise TrainerClosedError(
+                f"connection to the trainer lost ({error.code().name}: {error.details()})"
+            ) from None
+
+    def exchange(self, message: bytes) -> Message:
+        """Like `exchange_bytes`, with the answer read and its status checked.
+
+        Raises:
+            TrainerClosedError: the connection broke, or the trainer said goodbye.
+        """
+        answer = Message.FromString(self.exchange_bytes(message))
+        if answer.header.status != STATUS_OK:
+            raise TrainerClosedError(f"the trainer closed (status {answer.header.status})")
+        return answer
+
+    def hello(
+        self,
+        communication_version: str = COMMUNICATION_VERSION,
+        package_version: str = PACKAGE_VERSION,
+    ) -> Welcome:
+        """Makes the first call, which tells both sides' versions.
+
+        Raises:
+            TrainerClosedError: the trainer is gone, or refuses us.
+            WrongProtocolError: the trainer speaks another major version.
+        """
+        introduction = UnityRLInitializationOutputProto(
+            name=ACADEMY,
+            communication_version=communication_version,
+            package_version=package_version,
+            capabilities=CAPABILITIES,
+        )
+        message = Message(
+            header=HeaderProto(status=STATUS_OK),
+            unity_output=Output(rl_initialization_output=introduction),
+        )
+        answer = self.exchange(message.SerializeToString())
+        welcome = answer.unity_input.rl_initialization_input
+        if welcome.communication_version.split(".")[0] != COMMUNICATION_VERSION.split(".")[0]:
+            raise WrongProtocolError(
+                f"The trainer speaks protocol version {welcome.communication_version!r}, this "
+                f"simulator speaks {COMMUNICATION_VERSION}. Use a trainer of the same major "
+                f"version: ppo-train, or mlagents 0.28 to 1.1."
+            )
+        return Welcome(welcome.seed, welcome.num_areas, welcome.communication_version)
+
+    def first_request(self) -> Request:
+        """Makes the second call, which is empty; waits until the trainer is set up."""
+        return self.request(Message(header=HeaderProto(status=STATUS_OK)).SerializeToString())
+
+    def request(self, message: bytes) -> Request:
+        """Tells the trainer what the agents see, and waits for what they are to do."""
+        order = self.exchange(message).unity_input.rl_input
+        return Request(order.command == RESET, order.side_channel, order.agent_actions)
+
+    def say_goodbye(self) -> None:
+        """Tells the trainer that this simulator ends, as Unity does when Stop is pressed."""
+        goodbye = Message(header=HeaderProto(status=STATUS_CLOSING)).SerializeToString()
+        try:
+            self.exchange(goodbye)
+        except TrainerClosedError:
+            return
+
+
+def step_message(
+    agents: Mapping[str, bytes],
+    side_channel: bytes = b"",
+    brains: Sequence[BrainParametersProto] = (),
+) -> bytes:
+    """Builds the message of one env_step.
+
+    Args:
+        agents: behaviour id -> its serialised ListAgentInfoProto, such as `AgentRecords.rows`.
+        side_channel: payloads of the side channels, end to end.
+        brains: behaviours that are in a message for the first time.
+    """
+    output = Output(rl_output=RLOutput(agent_infos=agents, side_channel=side_channel))
+    if brains:
+        output.rl_initialization_output.brain_parameters.extend(brains)
+    message = Message(header=HeaderProto(status=STATUS_OK), unity_output=output)
+    return message.SerializeToString()
+
+
+def brain(behavior_id: str, num_continuous: int, branches: Sequence[int]) -> BrainParametersProto:
+    """Describes a behaviour's actions, as its first message has to."""
+    parameters = BrainParametersProto(brain_name=behavior_id, is_training=True)
+    parameters.action_spec.num_continuous_actions = num_continuous
+    parameters.action_spec.num_discrete_actions = len(branches)
+    parameters.action_spec.discrete_branch_sizes.extend(branches)
+    return parameters

@@ -1,0 +1,236 @@
+"""Serves K copies of a Gymnasium environment to a trainer, as K agents of one behaviour.
+
+To the trainer this is a Unity build: every env_step is one Exchange that holds all K agents. An
+agent whose episode is over is in it twice: with its old id and last observation, and with a new id
+and the first observation of its next episode.
+
+Letters: K environments and agents, C continuous action size.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.bridge.client import Request, TrainerConnection, Welcome, brain, step_message
+from envs.bridge.client_channels import Sampler, read_environment_parameters, write_stats
+from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords, VectorSensor
+from envs.errors import SimulatorError, UnsupportedSpaceError
+from envs.gym.make import Env
+from envs.gym.spaces import ActionLayout, ObservationLayout
+
+log = logging.getLogger(__name__)
+
+# Environments of one simulator are seeded apart by 1, simulators by this much.
+SEEDS_PER_SIMULATOR = 1000
+LARGEST_SEED = 2**31 - 1  # some environments take no larger one
+
+
+def env_seed(simulator_seed: int, index: int) -> int:
+    """Gives the seed of a simulator's `index`-th environment."""
+    return (simulator_seed * SEEDS_PER_SIMULATOR + index) & LARGEST_SEED
+
+
+class Parameters:
+    """Environment parameters the trainer has sent, applied to an environment before it resets.
+
+    An environment takes them by a method `set_parameters(parameters: dict[str, float])`.
+    """
+
+    def __init__(self, envs: Sequence[Env], seed: int) -> None:
+        self._setters: list[Callable[[dict[str, float]], object] | None] = [
+            env.get_wrapper_attr("set_parameters")
+            if env.has_wrapper_attr("set_parameters")
+            else None
+            for env in envs
+        ]
+        self._seed = seed
+        self._values: dict[str, float | Sampler] = {}
+        self._generators: dict[str, np.random.Generator] = {}
+        self._is_outdated = [False] * len(envs)
+        self._has_warned = False
+
+    def receive(self, values: Mapping[str, float | Sampler]) -> None:
+        """Takes what the trainer sent; every environment gets it at its next reset."""
+        if not values:
+            return
+        if self._setters[0] is None:
+            if not self._has_warned:
+                log.info(
+                    "environment parameters %s are ignored: the environment has no method "
+                    "set_parameters(dict)",
+                    ", ".join(sorted(values)),
+                )
+                self._has_warned = True
+            return
+        for key, value in values.items():
+            # A sampler that is sent again goes on; only another one starts from its seed.
+            if isinstance(value, Sampler) and value != self._values.get(key):
+                self._generators[key] = np.random.default_rng(
+                    [value.seed & LARGEST_SEED, self._seed & LARGEST_SEED]
+                )
+            self._values[key] = value
+        self._is_outdated = [True] * len(self._is_outdated)
+
+    def apply(self, index: int) -> None:
+        """Hands the parameters to one environment that is about to reset, if there is news."""
+        has_samplers = any(isinstance(value, Sampler) for value in self._values.values())
+        setter = self._setters[index]
+        if setter is None or not (self._is_outdated[index] or has_samplers):
+            return
+        self._is_outdated[index] = False
+        setter(
+            {
+                key: value.draw(self._generators[key]) if isinstance(value, Sampler) else value
+                for key, value in self._values.items()
+            }
+        )
+
+
+class GymSimulator:
+    """K environments, stepped in lockstep; rows of all agents are ready to send after each call."""
+
+    def __init__(self, envs: Sequence[Env], behavior_name: str, seed: int) -> None:
+        self._envs = list(envs)
+        self._behavior_id = f"{behavior_name}?team=0"
+        self._seed = seed
+        self._observations = ObservationLayout(envs[0].observation_space)
+        self._actions = ActionLayout(envs[0].action_space)
+        if not self._observations.sensors or not (
+            self._actions.num_continuous or self._actions.branches
+        ):
+            raise UnsupportedSpaceError(
+                f"{behavior_name} observes {envs[0].observation_space} and acts with "
+                f"{envs[0].action_space}; one of them is empty. An agent needs both."
+            )
+        self._parameters = Parameters(envs, seed)
+        sensors = [VectorSensor(sensor.name, sensor.size) for sensor in self._observations.sensors]
+        # The first K rows are decisions, row k of environment k; behind them, ends of episodes.
+        self._records = AgentRecords(sensors, 2 * len(envs))
+        self._obs_rows = [
+            tuple(column[row] for column in self._records.obs) for row in range(2 * len(envs))
+        ]
+        self._records.done[len(envs) :] = 1
+        self._agent_ids = [0] * len(envs)
+        self._next_agent_id = FIRST_AGENT_ID
+        self._num_rows = 0
+        self._stats: list[tuple[str, float]] = []
+        self._is_known = False  # the trainer has got our brain parameters
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether agents wait for actions, which is so after the first reset."""
+        return self._num_rows > 0
+
+    def receive_parameters(self, side_channel: bytes) -> None:
+        """Takes the environment parameters out of a request's side channel data."""
+        if side_channel:
+            self._parameters.receive(read_environment_parameters(side_channel))
+
+    def reset(self) -> None:
+        """Begins a new episode everywhere; the old ones are dropped without a word."""
+        for index in range(len(self._envs)):
+            # Seeds are given once; afterwards each environment's own generator goes on.
+            seed = None if self.has_begun else env_seed(self._seed, index)
+            self._begin_episode(index, seed)
+        self._records.reward[: len(self._envs)] = 0.0
+        self._num_rows = len(self._envs)
+        self._stats.clear()
+
+    def step(self, request: Request) -> None:
+        """Makes one env_step everywhere with the actions of `request`."""
+        num_envs = len(self._envs)
+        continuous, discrete = request.actions(
+            self._behavior_id, num_envs, self._actions.num_continuous, len(self._actions.branches)
+        )
+        write, rows = self._observations.write, self._obs_rows
+        rewards: list[Any] = [0.0] * num_envs
+        self._num_rows = num_envs
+        for index, action in enumerate(self._actions.decode(continuous, discrete)):
+            obs, reward, terminated, truncated, info = self._envs[index].step(action)
+            if "stats" in info:
+                self._stats.extend((key, float(value)) for key, value in info["stats"].items())
+            if terminated or truncated:
+                self._end_episode(index, obs, float(reward), is_truncated=not terminated)
+            else:
+                write(obs, rows[index])
+                rewards[index] = reward
+        self._records.reward[:num_envs] = rewards
+
+    def message(self) -> bytes:
+        """Gives what there is to tell after a reset or step, as bytes of the protocol."""
+        brains = []
+        if not self._is_known:
+            layout = self._actions
+            brains = [brain(self._behavior_id, layout.num_continuous, layout.branches)]
+            self._is_known = True
+        stats = b""
+        if self._stats:
+            stats = write_stats(self._stats)
+            self._stats.clear()
+        return step_message({self._behavior_id: self._records.rows(self._num_rows)}, stats, brains)
+
+    def close(self) -> None:
+        """Closes all environments."""
+        for env in self._envs:
+            env.close()
+
+    def _begin_episode(self, index: int, seed: int | None = None) -> None:
+        self._parameters.apply(index)
+        obs, _ = self._envs[index].reset(seed=seed)
+        self._observations.write(obs, self._obs_rows[index])
+        self._agent_ids[index] = self._next_agent_id
+        self._records.set_agent_id(index, self._next_agent_id)
+        is_last = self._next_agent_id == LAST_AGENT_ID
+        self._next_agent_id = FIRST_AGENT_ID if is_last else self._next_agent_id + 1
+
+    def _end_episode(self, index: int, obs: Any, reward: float, *, is_truncated: bool) -> None:
+        """Adds the row that ends an agent's episode, then begins its next one."""
+        row = self._num_rows
+        self._num_rows += 1
+        self._observations.write(obs, self._obs_rows[row])
+        self._records.reward[row] = reward
+        self._records.truncated[row] = is_truncated
+        self._records.set_agent_id(row, self._agent_ids[index])
+        self._begin_episode(index)
+
+
+def serve(connection: TrainerConnection, build: Callable[[Welcome], GymSimulator]) -> None:
+    """Answers the trainer until it closes.
+
+    Args:
+        connection: to a trainer that has not been greeted yet.
+        build: makes the simulator once the trainer's seed and number of areas are known.
+
+    Raises:
+        TrainerClosedError: always in the end; the trainer said goodbye or is gone.
+        SimulatorError: the environment or the trainer broke the rules.
+    """
+    simulator = build(connection.hello())
+    try:
+        request = connection.first_request()
+        while True:
+            simulator.receive_parameters(request.side_channel)
+            if request.is_reset or not simulator.has_begun:
+                simulator.reset()
+            else:
+                simulator.step(request)
+            request = connection.request(simulator.message())
+    finally:
+        simulator.close()
+
+
+def require_equal_spaces(envs: Sequence[Env]) -> None:
+    """Raises SimulatorError unless all environments have the spaces of the first."""
+    for index, env in enumerate(envs):
+        for kind in ("observation_space", "action_space"):
+            found, expected = getattr(env, kind), getattr(envs[0], kind)
+            if found != expected:
+                raise SimulatorError(
+                    f"Environment {index} has the {kind} {found}, but environment 0 has "
+                    f"{expected}. Copies of one environment need equal spaces: build it without "
+                    f"chance, or train them as different behaviours."
+                )
