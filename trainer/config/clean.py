@@ -1,0 +1,200 @@
+"""First look at a file's mappings: keys nobody knows, keys for later, and null sections.
+
+What passes has only keys that the models know; values are the models' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from trainer.config.behavior_settings import (
+    BehaviorSettings,
+    PPOHyperparameters,
+    RewardSignalSettings,
+)
+from trainer.config.document import Document
+from trainer.config.later import FOREIGN_KEYS, LATER_KEYS, LATER_SIGNALS, LATER_TRAINERS
+from trainer.config.legacy import framework_is_gone, lambda_is_lambd, model_keys_are_gone
+from trainer.config.model import Settings
+from trainer.config.parameters import constant_parameter
+from trainer.config.problems import KeyPath, Problem, dotted, nearest, one_of, show
+from trainer.config.schema import holds, homes, read_by
+from trainer.config.settings import CheckpointSettings, RunSettings, is_folder_name
+from trainer.config.values import Text, Texts
+
+SIGNALS = ("extrinsic",)
+LEGACY = {
+    PPOHyperparameters: lambda_is_lambd,
+    BehaviorSettings: framework_is_gone,
+    CheckpointSettings: model_keys_are_gone,
+}
+
+
+class Cleaner:
+    """Walks a document and keeps what the models know; `problems` holds the rest."""
+
+    def __init__(self, document: Document, warn: Callable[[KeyPath, str], None]) -> None:
+        self.document = document
+        self.warn = warn
+        self.problems: list[Problem] = []
+
+    def clean(self) -> dict[str, Any]:
+        """Gives the whole file as far as it is understood."""
+        given = self.document.values
+        if not isinstance(given, dict):
+            self.refuse((), f"holds {show(given)}; expected settings, at least `behaviors:`.")
+            return {}
+        return self.mapping(given, RunSettings, ())
+
+    def refuse(self, path: KeyPath, text: str) -> None:
+        """Notes a problem."""
+        self.problems.append(Problem(path, text))
+
+    def mapping(
+        self, given: Mapping[str, Any], model: type[Settings], path: KeyPath
+    ) -> dict[str, Any]:
+        """Cleans one mapping and those below it."""
+        if model in LEGACY:
+            given = LEGACY[model](dict(given), path, self.warn)
+        if model is BehaviorSettings:
+            given = self.behavior(given, path)
+        kept: dict[str, Any] = {}
+        for key, value in given.items():
+            where = (*path, key)
+            later = LATER_KEYS.get(model, {}).get(key)
+            if later is not None:
+                if value is not None:
+                    self.refuse(where, later.refusal(dotted(where)))
+            elif key not in model.model_fields:
+                self.refuse(where, unknown_key(key, model, path))
+            elif where == ("environment_parameters",):
+                kept[key] = self.parameters(value, where)
+            elif value is None and len(where) == 1:
+                continue  # a section whose lines are all commented out
+            else:
+                self.field(kept, key, value, model.model_fields[key], where)
+        return kept
+
+    def field(
+        self, kept: dict[str, Any], key: str, value: Any, field: FieldInfo, where: KeyPath
+    ) -> None:
+        """Cleans the value of one known key."""
+        below, by_name = holds(field)
+        if below is None:
+            kept[key] = self.spelled(value, field, where)
+        elif not isinstance(value, dict):
+            self.refuse(where, not_a_mapping(where, value))
+        elif by_name:
+            kept[key] = {
+                name: self.mapping(item, below, (*where, name))
+                for name, item in value.items()
+                if self.accepts_name(name, item, below, (*where, name))
+            }
+        else:
+            kept[key] = self.mapping(value, below, where)
+
+    def spelled(self, value: Any, field: FieldInfo, where: KeyPath) -> Any:
+        """Gives back what YAML takes from a text, such as the zeros of `run_id: 007`."""
+        reader = read_by(field)
+        if reader is None:
+            return value
+        if isinstance(reader[0], Text) and not isinstance(value, str | None):
+            return self.document.spelling(where) or value
+        if isinstance(reader[0], Texts) and isinstance(value, list):
+            return [
+                item if isinstance(item, str) else self.document.spelling((*where, i)) or item
+                for i, item in enumerate(value)
+            ]
+        return value
+
+    def accepts_name(self, name: str, item: Any, model: type[Settings], where: KeyPath) -> bool:
+        """Tells whether a behaviour or a reward signal may have this name and value."""
+        before = len(self.problems)
+        if model is RewardSignalSettings and name not in SIGNALS:
+            if name in LATER_SIGNALS:
+                self.refuse(where, LATER_SIGNALS[name].refusal(dotted(where)))
+            else:
+                known = [*SIGNALS, *LATER_SIGNALS]
+                self.refuse(where, unknown_word("reward signal", name, where[:-1], known))
+        elif model is BehaviorSettings and "?" in name:
+            self.refuse(
+                where,
+                f"{dotted(where)} names a team; expected the bare name "
+                f"{name.partition('?')[0]!r}, which all its teams share.",
+            )
+        elif model is BehaviorSettings and not (name.strip() and is_folder_name(name)):
+            self.refuse(where, f"behaviour name {name!r} cannot name a folder; expected one.")
+        elif not isinstance(item, dict):
+            self.refuse(where, not_a_mapping(where, item))
+        return len(self.problems) == before
+
+    def behavior(self, given: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
+        """Looks at trainer_type first: hyperparameters mean nothing without it."""
+        trainer = given.get("trainer_type")
+        if isinstance(trainer, str) and trainer in LATER_TRAINERS:
+            where = (*path, "trainer_type")
+            self.refuse(where, LATER_TRAINERS[trainer].refusal(dotted(where)))
+            dropped = {"trainer_type", "hyperparameters"}
+            return {key: value for key, value in given.items() if key not in dropped}
+        return given
+
+    def parameters(self, given: Any, path: KeyPath) -> dict[str, Any]:
+        """Cleans environment_parameters."""
+        if given is None:
+            return {}
+        if not isinstance(given, dict):
+            self.refuse(path, not_a_mapping(path, given))
+            return {}
+        kept = {}
+        for name, value in given.items():
+            found = constant_parameter(value, (*path, name))
+            if isinstance(found, Problem):
+                self.problems.append(found)
+            else:
+                kept[name] = found
+        return kept
+
+
+def not_a_mapping(where: KeyPath, value: object) -> str:
+    """Says that keys were expected below a key."""
+    return (
+        f"{dotted(where)} is {show(value)}; expected a mapping of keys. Indent its keys below it, "
+        "or write {} for the defaults."
+    )
+
+
+def unknown_word(what: str, word: str, path: KeyPath, known: Iterable[str]) -> str:
+    """Says that a name is not known, and which are."""
+    listed = sorted(known)
+    close = nearest(word, listed)
+    advice = f"Did you mean {close!r}?" if close else f"Expected {one_of(listed)}."
+    place = f"under {dotted(path)}" if path else "at the top level"
+    return f"unknown {what} {word!r} {place}. {advice}"
+
+
+def unknown_key(key: str, model: type[Settings], path: KeyPath) -> str:
+    """Says that a key is not known here, and where it belongs or what it may have meant."""
+    place = f"under {dotted(path)}" if path else "at the top level"
+    if key in FOREIGN_KEYS:
+        return f"unknown key {key!r} {place}. {FOREIGN_KEYS[key]}."
+    known = [*model.model_fields, *LATER_KEYS.get(model, {})]
+    for home in homes(key):
+        return f"unknown key {key!r} {place}. It belongs under {in_file(home, path)}."
+    return unknown_word("key", key, path, known)
+
+
+def in_file(home: tuple[str, ...], path: KeyPath) -> str:
+    """Writes a mapping's place with the names that the file uses."""
+    if not home:
+        return "the top level"
+    parts: list[str | int] = list(home)
+    if path[:1] == ("default_settings",) and parts[0] == "behaviors":
+        parts[:2] = ["default_settings"]
+    elif path[:1] == ("behaviors",) and len(path) > 1 and parts[:2] == ["behaviors", "<name>"]:
+        parts[1] = path[1]
+    return dotted(
+        tuple("extrinsic" if part == "<name>" and i > 1 else part for i, part in enumerate(parts))
+    )

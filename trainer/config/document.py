@@ -1,0 +1,248 @@
+"""A YAML file as plain values that remember where they stand.
+
+Stricter than PyYAML: duplicate keys are problems, keys are always texts (`on:` is a fine name), and
+1e-3 is a number wherever it stands unquoted, as in YAML 1.2.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from trainer.config.errors import ConfigError
+from trainer.config.problems import KeyPath, Problem, dotted, shorten
+
+# The parser written in C is ten times faster; the other one reads the same files.
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+LARGEST_FILE_BYTES = 1_000_000
+DEEPEST_NESTING = 50
+MOST_VALUES = 100_000
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+STRING_TAG = "tag:yaml.org,2002:str"
+MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
+class Place(NamedTuple):
+    """Line and column, both from 1."""
+
+    line: int
+    column: int
+
+    @staticmethod
+    def of(mark: Any) -> Place:
+        """Translates PyYAML's mark, which counts from 0."""
+        return Place(mark.line + 1, mark.column + 1)
+
+
+@dataclass
+class Document:
+    """One parsed file: `values` for the program, places and spelling for messages."""
+
+    path: Path
+    root: yaml.Node | None = None
+    values: object = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, path: KeyPath) -> Place:
+        """Gives where a key stands, or the nearest one above it that the file has."""
+        return self._walk(path)[0]
+
+    def has(self, path: KeyPath) -> bool:
+        """Tells whether the file itself has this key."""
+        return self._walk(path)[2]
+
+    def spelling(self, path: KeyPath) -> str | None:
+        """Gives a scalar as it is written in the file, such as 007; None for anything else."""
+        _, node, found = self._walk(path)
+        return node.value if found and isinstance(node, yaml.ScalarNode) else None
+
+    def _walk(self, path: KeyPath) -> tuple[Place, yaml.Node | None, bool]:
+        node = self.root
+        place = Place.of(node.start_mark) if node is not None else Place(1, 1)
+        for part in path:
+            step = child(node, part)
+            if step is None:
+                return place, node, False
+            place, node = step
+        return place, node, True
+
+
+def child(node: yaml.Node | None, part: str | int) -> tuple[Place, yaml.Node] | None:
+    """Steps into a node; the last of equal keys counts, as in YAML's merge rule."""
+    if isinstance(part, str) and isinstance(node, yaml.MappingNode):
+        for key, value in reversed(node.value):
+            if isinstance(key, yaml.ScalarNode) and key.value == part:
+                return Place.of(key.start_mark), value
+    elif isinstance(part, int) and isinstance(node, yaml.SequenceNode) and part < len(node.value):
+        value = node.value[part]
+        return Place.of(value.start_mark), value
+    return None
+
+
+def read_document(path: Path) -> Document:
+    """Reads and parses a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or is empty. Duplicate keys are not
+            raised but kept in `problems`, so that they can be told with all the others.
+    """
+    return parse_document(path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Reads a file as UTF-8."""
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if path.is_file() and size <= LARGEST_FILE_BYTES else b""
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.{neighbours(path)}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{shorten(str(path))}: cannot be read: {reason}.") from error
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; expected a YAML file.{neighbours(path / 'x')}")
+    if size > LARGEST_FILE_BYTES:
+        raise ConfigError(
+            f"{path}: is {size / 1e6:.1f} MB; expected settings in YAML, a few kB. Give the path "
+            "of a settings file."
+        )
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path}: is encoded as UTF-16; expected UTF-8. Save it again as UTF-8.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; expected a text file "
+            "in UTF-8. Save it again as UTF-8."
+        ) from error
+
+
+def neighbours(path: Path) -> str:
+    """Names YAML files beside a missing one."""
+    folder = path.parent
+    names = sorted(file.name for file in folder.glob("*.y*ml"))[:5] if folder.is_dir() else []
+    return f" There is {', '.join(names)} in {folder}." if names else ""
+
+
+def parse_document(path: Path, text: str) -> Document:
+    """Parses YAML text; see `read_document`."""
+    try:
+        refuse_deep_nesting(path, text)
+        loader = Loader(text)
+        try:
+            root = loader.get_single_node()
+            document = Document(path, root)
+            if root is not None:
+                document.values = Builder(loader, document).build(root, ())
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise ConfigError(explain_syntax(path, text, error)) from error
+    if document.values is None:
+        raise ConfigError(f"{path}: is empty; expected settings, at least `behaviors:`.")
+    return document
+
+
+def refuse_deep_nesting(path: Path, text: str) -> None:
+    """Stops before the parser in C, which recurses, overflows its stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST_NESTING:
+                place = Place.of(event.start_mark)
+                raise ConfigError(
+                    f"{path}:{place.line}:{place.column}: is nested more than {DEEPEST_NESTING} "
+                    "deep; expected settings, which need 8."
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+@dataclass
+class Builder:
+    """Turns nodes into dicts, lists and scalars."""
+
+    loader: Any
+    document: Document
+    open_nodes: set[int] = field(default_factory=set)
+    num_values: int = 0
+
+    def build(self, node: yaml.Node, path: KeyPath) -> object:
+        """Gives the value of a node, and notes problems on the way."""
+        self.num_values += 1
+        if self.num_values > MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"aliases multiply to more than {MOST_VALUES} values", node.start_mark
+            )
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, path)
+        if id(node) in self.open_nodes:
+            raise yaml.composer.ComposerError(
+                None, None, "this alias contains itself", node.start_mark
+            )
+        self.open_nodes.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
+            return self.mapping(node, path)
+        finally:
+            self.open_nodes.discard(id(node))
+
+    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> object:
+        """Gives a number, text, yes/no or null."""
+        if node.style is None and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
+            return float(node.value)
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, OverflowError, yaml.constructor.ConstructorError):
+            self.problem(path, f"{dotted(path)} is {shorten(node.value)}, which YAML cannot read")
+            return None
+
+    def mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, object]:
+        """Gives a dict whose keys are texts; of equal keys the last counts."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.composer.ComposerError(
+                    None, None, "a key is a list or a mapping; expected a name", key.start_mark
+                )
+            line = key.start_mark.line + 1
+            if key.value in lines and key.tag != MERGE_TAG:
+                self.problem(
+                    (*path, key.value),
+                    f"{dotted((*path, key.value))} is given twice, first in line "
+                    f"{lines[key.value]}; expected each key once. Remove one of them",
+                )
+            lines[key.value] = line
+        self.loader.flatten_mapping(node)  # `<<: *anchor`
+        return {key.value: self.build(value, (*path, key.value)) for key, value in node.value}
+
+    def problem(self, path: KeyPath, text: str) -> None:
+        """Notes a problem."""
+        self.document.problems.append(Problem(path, f"{text}."))
+
+
+def explain_syntax(path: Path, text: str, error: yaml.YAMLError) -> str:
+    """Puts a parser's error into one line with its place."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{path}: holds the character {error.character!r}, which YAML does not allow."
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return f"{path}: is not valid YAML: {shorten(str(error))}."
+    where = f"{path}:{mark.line + 1}:{mark.column + 1}"
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return f"{where}: a tab indents this line; YAML allows only spaces. Replace it by spaces."
+    if "expected a single document" in str(getattr(error, "context", "")):
+        return f"{where}: a second document begins (`---`); expected one. Put it into its own file."
+    reasons = [getattr(error, "context", None), getattr(error, "problem", None)]
+    return f"{where}: is not valid YAML: {', '.join(reason for reason in reasons if reason)}."

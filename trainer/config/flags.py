@@ -1,0 +1,209 @@
+"""The command line of `mlagents-learn`, flag for flag, and ours on top.
+
+Only flags that were really typed reach the settings, where they win over the file. Values stay
+texts: the settings check them, so that a flag and a key are refused with the same words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from trainer.config.errors import UserError
+from trainer.config.problems import KeyPath, nearest, program
+
+logger = logging.getLogger(__name__)
+
+TOP_LEVEL = ""
+"""Section name of keys that stand in no section."""
+
+ALL_NETWORKS = "network_settings"
+"""Section name of keys that go into the network_settings of every behaviour."""
+
+
+class Flag(NamedTuple):
+    """One flag: where its value goes and what help says; a switch has no metavar."""
+
+    section: str
+    key: str
+    metavar: str | None
+    help: str
+    name: str = ""
+
+    @property
+    def option(self) -> str:
+        """The flag as it is typed."""
+        return self.name or "--" + self.key.replace("_", "-")
+
+
+ENV, ENGINE, STORE = "env_settings", "engine_settings", "checkpoint_settings"
+GROUPS: Mapping[str, tuple[Flag, ...]] = {
+    "simulators": (
+        Flag(
+            ENV,
+            "env_path",
+            "ENV",
+            "a Unity build, gym:<id> or gym:<module>:<class>; without it the Unity Editor is "
+            "waited for on port 5004",
+            "--env",
+        ),
+        Flag(ENV, "num_envs", "N", "simulator processes"),
+        Flag(ENV, "num_areas", "N", "training areas (environments) in each"),
+        Flag(ENV, "seed", "N", "seed of the run; simulator i gets N + i"),
+        Flag(ENV, "base_port", "N", "simulator i dials port N + i; without it the system picks"),
+        Flag(ENV, "timeout_wait", "S", "seconds a simulator may be silent"),
+        Flag(ENV, "max_lifetime_restarts", "N", "crashes until a simulator is given up; -1: never"),
+        Flag(ENV, "restarts_rate_limit_n", "N", "crashes allowed in the period; -1: any number"),
+        Flag(ENV, "restarts_rate_limit_period_s", "S", "seconds of that period"),
+    ),
+    "storage": (
+        Flag(STORE, "run_id", "ID", "name of the run and its folder"),
+        Flag(STORE, "results_dir", "DIR", "folder of all runs"),
+        Flag(STORE, "resume", None, "go on with the run of this id"),
+        Flag(STORE, "force", None, "reuse the folder of an existing run"),
+        Flag(STORE, "initialize_from", "ID", "begin with the weights of another run"),
+        Flag(STORE, "inference", None, "act without learning"),
+    ),
+    "learning": (
+        Flag(
+            ALL_NETWORKS, "deterministic", None, "act with the most likely action, in training too"
+        ),
+        Flag("torch_settings", "device", "DEV", "cpu, cuda, cuda:0, ...", "--torch-device"),
+        Flag(TOP_LEVEL, "reproducible", None, "equal seeds give equal weights; slower"),
+        Flag(TOP_LEVEL, "debug", None, "log details, and show what simulators print"),
+    ),
+    "Unity engine": (
+        Flag(ENGINE, "width", "N", "window width in pixels"),
+        Flag(ENGINE, "height", "N", "window height in pixels"),
+        Flag(ENGINE, "quality_level", "N", "quality level"),
+        Flag(ENGINE, "time_scale", "X", "speed of the clock"),
+        Flag(ENGINE, "target_frame_rate", "N", "frames per second to aim at; -1: most"),
+        Flag(ENGINE, "capture_frame_rate", "N", "frames per simulated second"),
+        Flag(ENGINE, "no_graphics", None, "run without graphics"),
+        Flag(ENGINE, "no_graphics_monitor", None, "the same for all simulators but the first"),
+    ),
+}
+ENV_ARGS = Flag(ENV, "env_args", "ARG", "everything after it goes to the simulator; must come last")
+ALL_FLAGS = (*(flag for flags in GROUPS.values() for flag in flags), ENV_ARGS)
+
+# Hidden: `mlagents-learn` still accepts them.
+RETIRED: Mapping[str, str] = {
+    "--load": "read as --resume; write --resume",
+    "--train": "has no effect: training is what happens without --inference",
+    "--torch": "has no effect: there is only PyTorch",
+    "--tensorflow": "has no effect: there is only PyTorch",
+}
+
+
+class UsageError(UserError):
+    """A command line that cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose mistakes are `UsageError`s and name the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of leaving the process."""
+        _, _, words = message.partition("unrecognized arguments: ")
+        if not words:
+            raise UsageError(f"{self.prog}: {message}. `{self.prog} --help` explains all.")
+        word = words.split()[0]
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        close = nearest(word.partition("=")[0], options) if word.startswith("-") else None
+        advice = f"Did you mean {close}?" if close else f"`{self.prog} --help` lists all."
+        raise UsageError(f"{self.prog}: unknown argument {word!r}. {advice}")
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """What was typed: a file, and settings by section and key."""
+
+    config_path: Path | None = None
+    overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the YAML file and all flags; flags that are not typed leave nothing behind."""
+    parser.add_argument(
+        "trainer_config_path",
+        nargs="?",
+        metavar="CONFIG.yaml",
+        help="settings in ML-Agents' format; without it, defaults",
+    )
+    for title, flags in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for flag in flags:
+            add_flag(group, flag)
+        if title == "simulators":
+            add_flag(group, ENV_ARGS, nargs=argparse.REMAINDER)
+    for option in RETIRED:
+        parser.add_argument(
+            option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+
+
+def add_flag(group: Any, flag: Flag, **more: Any) -> None:
+    """Adds one flag to a group of the parser."""
+    kind: dict[str, Any] = {"action": "store_true"}
+    if flag.metavar is not None:
+        kind = {"metavar": flag.metavar, **more}
+    group.add_argument(
+        flag.option, dest=dest(flag), default=argparse.SUPPRESS, help=flag.help, **kind
+    )
+
+
+def dest(flag: Flag) -> str:
+    """Gives the attribute of argparse's namespace that a flag sets."""
+    return f"{flag.section}.{flag.key}"
+
+
+def collect(arguments: argparse.Namespace) -> TrainArguments:
+    """Sorts what was typed into the sections of the settings."""
+    typed = vars(arguments)
+    overrides: dict[str, dict[str, object]] = {}
+    for flag in ALL_FLAGS:
+        if dest(flag) in typed:
+            overrides.setdefault(flag.section, {})[flag.key] = typed[dest(flag)]
+    for option, note in RETIRED.items():
+        if option[2:] in typed:
+            logger.warning("%s %s.", option, note)
+            if option == "--load":
+                overrides.setdefault(STORE, {})["resume"] = True
+    path = typed.get("trainer_config_path")
+    return TrainArguments(None if path is None else Path(path), overrides)
+
+
+def parse_train(argv: Sequence[str], prog: str = "ppo-train") -> TrainArguments:
+    """Parses the command line of a training run.
+
+    Raises:
+        UsageError: an argument is not known, or lacks its value.
+    """
+    parser = Parser(prog=prog, description="Trains the behaviours of a simulator.")
+    add_version(parser)
+    add_arguments(parser)
+    return collect(parser.parse_args(argv))
+
+
+class ShowVersion(argparse.Action):
+    """Prints name and version; looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        """Prints and leaves with exit code 0."""
+        print(program())
+        parser.exit()
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Adds `--version`."""
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version and exit")
+
+
+def flag_of(path: KeyPath) -> str:
+    """Gives the flag that sets the key at `path`, as it is typed."""
+    where = path if len(path) > 1 else (TOP_LEVEL, *path)
+    return next(flag.option for flag in ALL_FLAGS if (flag.section, flag.key) == where)

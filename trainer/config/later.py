@@ -1,0 +1,74 @@
+"""What ML-Agents has and this program does not have yet: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from trainer.config.behavior_settings import (
+    BehaviorSettings,
+    NetworkSettings,
+)
+from trainer.config.problems import program
+
+
+@dataclass(frozen=True)
+class Later:
+    """A key that a later version brings; null asks for nothing and is accepted."""
+
+    feature: str
+    instead: str
+
+    def refusal(self, where: str) -> str:
+        """Says that the key cannot be used, and what to do."""
+        return f"{where} asks for {self.feature}, not supported yet by {program()}. {self.instead}."
+
+
+MEMORY = Later(
+    "a memory (LSTM)", "Remove it to train without, and give the agent the past as observations"
+)
+
+LATER_KEYS: Mapping[type[BaseModel], Mapping[str, Later]] = {
+    BehaviorSettings: {
+        "self_play": Later("self-play", "Remove it to let all teams act with the newest policy"),
+        "behavioral_cloning": Later("behavioral cloning", "Remove it to train from rewards alone"),
+    },
+    NetworkSettings: {"memory": MEMORY},
+}
+
+LATER_SIGNALS: Mapping[str, Later] = {
+    "curiosity": Later("the curiosity reward", "Remove it to train from extrinsic alone"),
+    "gail": Later("imitation by GAIL", "Remove it to train from extrinsic alone"),
+    "rnd": Later("the RND reward", "Remove it to train from extrinsic alone"),
+}
+
+LATER_TRAINERS: Mapping[str, Later] = {
+    "sac": Later("SAC", "Use ppo, with ppo's hyperparameters"),
+    "poca": Later("POCA", "Use ppo, which trains each agent of a group by its own reward"),
+}
+
+# Keys of ML-Agents that belong to something else than the mapping they are often found in.
+FOREIGN_KEYS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "buffer_init_steps",
+            "tau",
+            "steps_per_update",
+            "save_replay_buffer",
+            "init_entcoef",
+            "reward_signal_steps_per_update",
+        ),
+        "It belongs to trainer_type sac. Remove it",
+    ),
+    **dict.fromkeys(
+        ("use_recurrent", "sequence_length", "memory_size"),
+        f"It asks for a memory (LSTM), not supported yet. {MEMORY.instead}",
+    ),
+    "encoding_size": "It belongs to the curiosity, gail and rnd signals of old files. Remove it",
+    "trainer": "ML-Agents 0.17 and newer call it trainer_type",
+}
+
+CURRICULUM = Later("a curriculum", "Give one number, such as that of the last lesson")
+SAMPLER = Later("a sampled parameter", "Give one number, such as the middle of its range")

@@ -1,0 +1,230 @@
+"""The YAML file as typed, frozen objects: the words every other part of the program reads.
+
+Keys and defaults are ML-Agents'; the keys it does not have are marked "(ours)". Defaults live here
+and in `behavior_settings.py`, nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from trainer.config.behavior_settings import (
+    BehaviorSettings,
+    NetworkSettings,
+    PPOHyperparameters,
+    RewardSignalSettings,
+)
+from trainer.config.errors import ConfigError
+from trainer.config.model import Settings
+from trainer.config.problems import nearest, one_of
+from trainer.config.values import (
+    Count,
+    Flag,
+    PlainData,
+    Positive,
+    Range,
+    Text,
+    Texts,
+    Words,
+    contradiction,
+)
+
+__all__ = [
+    "BehaviorSettings",
+    "CheckpointSettings",
+    "EngineSettings",
+    "EnvironmentSettings",
+    "NetworkSettings",
+    "PPOHyperparameters",
+    "RewardSignalSettings",
+    "RunSettings",
+    "TorchSettings",
+]
+
+DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
+
+
+def is_folder_name(name: str) -> bool:
+    """Tells whether a run id stays below the results folder."""
+    return not name.startswith(("/", "\\")) and ".." not in re.split(r"[/\\]", name)
+
+
+def is_device(name: str) -> bool:
+    """Tells whether PyTorch may know a device of this name."""
+    return DEVICE.fullmatch(name) is not None
+
+
+RunId = Annotated[str, Text("a name to call a folder, without '..'", is_folder_name)]
+Device = Annotated[str, Text("cpu, mps, cuda, cuda:0, xpu or xpu:0", is_device)]
+Limit = Annotated[int, Range(at_least=-1)]
+
+
+class EnvironmentSettings(Settings):
+    """Which simulators are started, how many, and what happens when they fail."""
+
+    env_path: Words | None = None
+    """A Unity build, or `gym:<id>`, or `gym:<module>:<class>`. Null: wait for the Unity Editor."""
+
+    env_args: Annotated[tuple[str, ...], Texts()] | None = None
+    """Arguments added to the simulator's command line."""
+
+    base_port: Annotated[int, Range(at_least=1, at_most=65535)] | None = None
+    """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones. The
+    Editor always dials 5004."""
+
+    num_envs: Count = 1
+    """Simulator processes."""
+
+    num_areas: Count = 1
+    """Training areas in each simulator; for Gymnasium, environments in each process."""
+
+    timeout_wait: Count = 60
+    """Seconds that a simulator may be silent."""
+
+    seed: Limit = -1
+    """Seed of the run; simulator i gets seed + i. -1 draws one."""
+
+    max_lifetime_restarts: Limit = 10
+    """Crashes after which a simulator is given up; -1: never."""
+
+    restarts_rate_limit_n: Limit = 1
+    """Crashes of one simulator allowed within restarts_rate_limit_period_s; -1: any number."""
+
+    restarts_rate_limit_period_s: Count = 60
+    """Seconds in which restarts_rate_limit_n crashes are allowed."""
+
+    env_kwargs: Annotated[Mapping[str, Any], PlainData()] = Field(default_factory=dict)
+    """(ours) Constructor arguments of a Gymnasium environment."""
+
+    @model_validator(mode="after")
+    def _editor_is_alone(self) -> EnvironmentSettings:
+        if self.env_path is None and self.num_envs > 1:
+            raise contradiction(
+                f"num_envs is {self.num_envs}, but env_path is not set. Without env_path one Unity "
+                "Editor is waited for: set env_path (or --env), or num_envs to 1",
+                "num_envs",
+                "env_path",
+            )
+        if self.env_kwargs and (self.env_path is None or not self.env_path.startswith("gym:")):
+            raise contradiction(
+                "env_kwargs is set, but env_path is no Gymnasium environment. Only those have "
+                "constructor arguments: begin env_path with gym:, or use environment_parameters "
+                "for Unity",
+                "env_kwargs",
+                "env_path",
+            )
+        return self
+
+
+class EngineSettings(Settings):
+    """How Unity renders and how fast its clock runs; Gymnasium environments take no notice."""
+
+    width: Count = 84
+    """Window width in pixels."""
+
+    height: Count = 84
+    """Window height in pixels."""
+
+    quality_level: Annotated[int, Range(at_least=0)] = 5
+    """Unity's quality level."""
+
+    time_scale: Positive = 20.0
+    """Speed of Unity's clock; the Editor allows at most 100."""
+
+    target_frame_rate: Limit = -1
+    """Frames per second that Unity aims at; -1: as many as it can."""
+
+    capture_frame_rate: Annotated[int, Range(at_least=0)] = 60
+    """Frames per simulated second; 0: as they come."""
+
+    no_graphics: Flag = False
+    """Whether simulators run without a window and without a graphics device."""
+
+    no_graphics_monitor: Flag = False
+    """The same for all simulators but the first."""
+
+
+class CheckpointSettings(Settings):
+    """Where a run is stored and what it starts from."""
+
+    run_id: RunId = "ppo"
+    """Name of the run; its folder below results_dir."""
+
+    initialize_from: RunId | None = None
+    """Run below results_dir whose weights this run starts with."""
+
+    resume: Flag = False
+    """Whether to go on with the run of this id."""
+
+    force: Flag = False
+    """Whether to reuse the folder of an existing run."""
+
+    inference: Flag = False
+    """Whether to act without learning."""
+
+    results_dir: Words = "results"
+    """Folder of all runs."""
+
+
+class TorchSettings(Settings):
+    """Where and how PyTorch computes."""
+
+    device: Device | None = None
+    """Device that learns: cpu, cuda, cuda:0, mps, xpu. Null: cuda if there is one, else cpu."""
+
+    num_threads: Count | None = None
+    """(ours) Threads of one computation on the CPU. Null: chosen from the number of cores."""
+
+
+class RunSettings(Settings):
+    """A whole run, resolved: command line over behaviour over default_settings over defaults."""
+
+    default_settings: BehaviorSettings | None = None
+    """Settings that every behaviour starts from, and behaviours that are not listed have."""
+
+    behaviors: Mapping[str, BehaviorSettings] = Field(default_factory=dict)
+    """Settings by behaviour name, without `?team=`."""
+
+    env_settings: EnvironmentSettings = Field(default_factory=EnvironmentSettings)
+    """Simulators."""
+
+    engine_settings: EngineSettings = Field(default_factory=EngineSettings)
+    """Unity's engine."""
+
+    environment_parameters: Mapping[str, Annotated[float, Range()]] = Field(default_factory=dict)
+    """Numbers that the simulator asks for by name."""
+
+    checkpoint_settings: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    """Storage."""
+
+    torch_settings: TorchSettings = Field(default_factory=TorchSettings)
+    """PyTorch."""
+
+    debug: Flag = False
+    """Whether to log details, and to show what simulators print."""
+
+    reproducible: Flag = False
+    """(ours) Whether equal seeds give equal weights: simulators answer in lockstep, which is
+    slower."""
+
+    def for_behavior(self, name: str) -> BehaviorSettings:
+        """Gives the settings of a behaviour the simulator has announced.
+
+        Raises:
+            ConfigError: it is not listed, and there are no default_settings.
+        """
+        if name in self.behaviors:
+            return self.behaviors[name]
+        if self.default_settings is not None:
+            return self.default_settings
+        close = nearest(name, self.behaviors)
+        raise ConfigError(
+            f"behaviors: the simulator has a behaviour {name!r}; expected "
+            f"{one_of(repr(known) for known in self.behaviors)}"
+            f"{f', probably {close!r}' if close else ''}. Rename it under `behaviors:`, or add "
+            "default_settings for behaviours that are not listed."
+        )
