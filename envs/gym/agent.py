@@ -18,6 +18,7 @@ import numpy as np
 from envs.bridge.client import Request, TrainerConnection, Welcome, brain, step_message
 from envs.bridge.client_channels import Sampler, read_environment_parameters, write_stats
 from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords, VectorSensor
+from envs.bridge.side_channels import StatsAggregation, StatsMessage
 from envs.errors import SimulatorError, UnsupportedSpaceError
 from envs.gym.make import Env
 from envs.gym.spaces import ActionLayout, ObservationLayout
@@ -117,7 +118,7 @@ class GymSimulator:
         self._agent_ids = [0] * len(envs)
         self._next_agent_id = FIRST_AGENT_ID
         self._num_rows = 0
-        self._stats: list[tuple[str, float]] = []
+        self._stats: list[StatsMessage] = []
         self._is_known = False  # the trainer has got our brain parameters
 
     @property
@@ -152,7 +153,10 @@ class GymSimulator:
         for index, action in enumerate(self._actions.decode(continuous, discrete)):
             obs, reward, terminated, truncated, info = self._envs[index].step(action)
             if "stats" in info:
-                self._stats.extend((key, float(value)) for key, value in info["stats"].items())
+                self._stats += [
+                    StatsMessage(key, float(value), StatsAggregation.AVERAGE)
+                    for key, value in info["stats"].items()
+                ]
             if terminated or truncated:
                 self._end_episode(index, obs, float(reward), is_truncated=not terminated)
             else:
