@@ -1,0 +1,73 @@
+"""Files that are there completely or not at all, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """Gives where `path` grows until it is complete: hidden, in the same folder."""
+    return path.with_name(f".{path.name}{PARTIAL}")
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Deletes what writers that were killed have left in `folder`."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        os.unlink(leftover)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; what was written becomes `path` when the block ends well.
+
+    The new content is on the disk before it takes the name, and the name before this returns:
+    after a crash or a power cut `path` holds either all of the old or all of the new content.
+    Slow (two fsyncs). One writer per path.
+    """
+    partial = partial_path(path)
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` as `atomic_path` does."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
+def atomic_link(source: Path, path: Path) -> None:
+    """Makes `path` a second name of `source`, or a copy where the file system has no links."""
+    with atomic_path(path) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            partial.write_bytes(source.read_bytes())
+
+
+def atomic_copy(source: Path, path: Path) -> None:
+    """Copies a file; unlike `atomic_link`, changing one later leaves the other alone."""
+    atomic_write(path, source.read_bytes())
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings new and deleted names of `folder` to the disk; Windows does so by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,419 @@
+"""The checkpoints of one behaviour: written so that a crash at any moment leaves a complete one.
+
+A folder holds, for the newest `keep` checkpoints, `<Behaviour>-<step>.pt` and what was exported
+beside it; `checkpoint.pt`, another name of the newest; and `manifest.json`, which alone decides
+what a checkpoint is. One save goes:
+
+1. manifest: the same checkpoints as before, plus what is about to be written (`pending`)
+2. `<Behaviour>-<step>.pt`, `checkpoint.pt`, the export
+3. manifest: with the new checkpoint, without those beyond `keep` (`deleting`)
+4. deletes the files of those
+
+Every file is replaced in one piece (`trainer.atomic_file`), so between any two steps the manifest
+names checkpoints that are there. What a killed save has left is deleted by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.atomic_file import atomic_link, atomic_write, remove_partial_files
+from trainer.config.errors import UserError
+
+FORMAT = 1
+MARK = "ppo_train_checkpoint"  # key of our .pt files; its value is FORMAT
+MANIFEST = "manifest.json"
+NEWEST = "checkpoint.pt"
+
+State = dict[str, Any]
+Export = Callable[[Path], object]
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be used; the text says which one can."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """One file of a checkpoint as the manifest knows it."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCheckpoint:
+    """One checkpoint of the manifest."""
+
+    folder: Path
+    step: int
+    created: float  # seconds since 1970
+    reward: float | None  # mean return of recent episodes; None: no episode was completed
+    is_final: bool
+    files: tuple[CheckpointFile, ...]  # the .pt first
+
+    @property
+    def path(self) -> Path:
+        """The state's file, `<Behaviour>-<step>.pt`."""
+        return self.folder / self.files[0].name
+
+    @property
+    def onnx_path(self) -> Path | None:
+        """The exported policy beside it, if there is one."""
+        names = [file.name for file in self.files if file.name.endswith(".onnx")]
+        return self.folder / names[0] if names else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What `manifest.json` says."""
+
+    checkpoints: tuple[SavedCheckpoint, ...] = ()  # in the order they were saved
+    pending: CheckpointFile | None = None  # the .pt of a save that has begun and not ended
+    deleting: tuple[str, ...] = ()
+
+    def file_names(self) -> set[str]:
+        return {file.name for saved in self.checkpoints for file in saved.files}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStore:
+    """Saves and loads the checkpoints in `<results>/<run>/<Behaviour>/`; one writer at a time.
+
+    Attributes:
+        folder: its name is the behaviour's; made when first saved to.
+        keep: how many checkpoints to keep, 0 or less for all. The newest and the last final one
+            always stay.
+    """
+
+    folder: Path
+    keep: int
+
+    @property
+    def checkpoints(self) -> tuple[SavedCheckpoint, ...]:
+        """What can be loaded, in the order it was saved; empty in a new folder."""
+        return self._read_manifest().checkpoints
+
+    def save(
+        self,
+        state: Mapping[str, object],
+        step: int,
+        reward: float | None,
+        onnx: Export | None = None,
+        *,
+        is_final: bool = False,
+    ) -> SavedCheckpoint:
+        """Writes a checkpoint, then deletes those beyond `keep`. Slow: waits for the disk.
+
+        If the export raises, the state is saved all the same, and then the error goes on.
+
+        Args:
+            state: tensors, numbers, strings, booleans, None, and dicts, lists and tuples of them.
+            step: part of the file name; saving a step again replaces it.
+            reward: mean return of recent episodes, for people to choose by.
+            onnx: writes the path it is given, `<Behaviour>-<step>.onnx`; every file whose name
+                begins with that belongs to the checkpoint.
+            is_final: this is how the run ended.
+
+        Raises:
+            TypeError: `state` holds something else; the text names the key.
+        """
+        name = f"{self.folder.name}-{step}"
+        content = _to_bytes(state, step)
+        file = _described(f"{name}.pt", content)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = self._without_leftovers(self._read_manifest())
+        self._write_manifest(replace(before, pending=file))
+
+        atomic_write(self.folder / file.name, content)
+        atomic_link(self.folder / file.name, self.folder / NEWEST)
+        export_error, exported = None, []
+        if onnx is not None:
+            try:
+                onnx(self.folder / f"{name}.onnx")
+                exported = self._files_beginning_with(f"{name}.onnx")
+            except Exception as error:  # raised below, once the state is safe
+                export_error = error
+        files = (file, *exported)
+        saved = SavedCheckpoint(self.folder, step, time.time(), reward, is_final, files)
+        self._commit(before, saved)
+        if export_error is not None:
+            raise export_error
+        return saved
+
+    def load(self, step: int | None = None) -> tuple[State, SavedCheckpoint]:
+        """Reads a checkpoint whose checksum is right.
+
+        Args:
+            step: which one, or None for the newest.
+
+        Returns:
+            Its state, tensors on the CPU, and what the manifest says of it.
+
+        Raises:
+            CheckpointError: it is missing or damaged; the text names the newest complete one.
+        """
+        checkpoints = self.checkpoints
+        if not checkpoints:
+            raise CheckpointError(self._nothing_here())
+        found = [i for i, saved in enumerate(checkpoints) if step is None or saved.step == step]
+        if not found:
+            raise CheckpointError(
+                f"Checkpoint of step {step} is not in {self.folder / MANIFEST}, which has the "
+                f"steps {', '.join(str(saved.step) for saved in checkpoints)}. Choose one of them "
+                f"with --from-step, or leave it out for the newest."
+            )
+        saved = checkpoints[found[-1]]
+        try:
+            content = _read_checked(saved)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}\n  {self._way_out(found[-1])}") from error
+        return _from_bytes(content, saved.path), saved
+
+    def _way_out(self, broken: int) -> str:
+        """Names the newest complete checkpoint before this one, or else after it."""
+        checkpoints = self.checkpoints
+        others = [*range(broken - 1, -1, -1), *range(len(checkpoints) - 1, broken, -1)]
+        for i in others:
+            try:
+                _read_checked(checkpoints[i])
+            except CheckpointError:
+                continue
+            which = "The one before it" if i == broken - 1 else "Another one"
+            step = checkpoints[i].step
+            return f"{which} (step {step}) is complete: resume with --resume --from-step {step}."
+        return (
+            f"No other checkpoint in {self.folder} is complete: restore the folder from a copy, "
+            f"or start again with --force."
+        )
+
+    def _nothing_here(self) -> str:
+        newest = self.folder / NEWEST
+        if newest.is_file():
+            load_file(newest)  # says so if it is damaged, or of another program
+            return (
+                f"{self.folder} has a {NEWEST}, but no {MANIFEST} that lists it: the run was "
+                f"stopped while it saved for the first time, or the file was copied here. To start "
+                f"from its weights set init_path: {newest}; to start again use --force."
+            )
+        return (
+            f"{self.folder} has no checkpoint (no {MANIFEST}). Expected a run that has saved at "
+            f"least once: check --run-id and --results-dir, or start without --resume."
+        )
+
+    def _without_leftovers(self, manifest: _Manifest) -> _Manifest:
+        """Deletes what a save that was killed has left behind."""
+        remove_partial_files(self.folder)
+        names = {*manifest.deleting}
+        if manifest.pending is not None:
+            stem = manifest.pending.name.removesuffix("pt")
+            names |= {path.name for path in self.folder.iterdir() if path.name.startswith(stem)}
+        for name in names - manifest.file_names():
+            (self.folder / name).unlink(missing_ok=True)
+        return _Manifest(manifest.checkpoints)
+
+    def _commit(self, before: _Manifest, saved: SavedCheckpoint) -> None:
+        """Adds `saved` to the manifest, and takes out and deletes those beyond `keep`."""
+        kept = [other for other in before.checkpoints if other.step != saved.step]
+        finals = [other for other in (*kept, saved) if other.is_final]
+        excess = len(kept) + 1 - self.keep if self.keep > 0 else 0
+        oldest = [other for other in kept if other not in finals[-1:]][: max(excess, 0)]
+        after = _Manifest((*(other for other in kept if other not in oldest), saved))
+        deleting = before.file_names() - after.file_names()
+        self._write_manifest(replace(after, deleting=tuple(sorted(deleting))))
+        for name in deleting:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _files_beginning_with(self, prefix: str) -> list[CheckpointFile]:
+        paths = sorted(path for path in self.folder.iterdir() if path.name.startswith(prefix))
+        return [_described(path.name, path.read_bytes()) for path in paths]
+
+    def _write_manifest(self, manifest: _Manifest) -> None:
+        document = {
+            "format": FORMAT,
+            "checkpoints": [
+                {
+                    "step": saved.step,
+                    "created": saved.created,
+                    "reward": saved.reward,
+                    "is_final": saved.is_final,
+                    "files": [asdict(file) for file in saved.files],
+                }
+                for saved in manifest.checkpoints
+            ],
+            "pending": asdict(manifest.pending) if manifest.pending else None,
+            "deleting": list(manifest.deleting),
+        }
+        atomic_write(self.folder / MANIFEST, json.dumps(document, indent=2).encode())
+
+    def _read_manifest(self) -> _Manifest:
+        path = self.folder / MANIFEST
+        return _parsed(path) if path.is_file() else _Manifest()
+
+
+def load_file(path: Path) -> State:
+    """Reads the state in one of our `.pt` files, wherever it lies (`init_path`).
+
+    Raises:
+        CheckpointError: it is missing, damaged, or another program's.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be read: {error.strerror}. Expected a .pt file that "
+            f"ppo-train has saved, such as results/<run-id>/<Behaviour>/{NEWEST}."
+        ) from error
+    return _from_bytes(content, path)
+
+
+def plain(value: object, where: str = "state") -> Any:
+    """Gives `value` as what `torch.load(weights_only=True)` reads back, tensors on the CPU.
+
+    Raises:
+        TypeError: something inside is neither tensor, number, string, boolean, None, dict, list
+            nor tuple of exactly Python's own type.
+    """
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+        # A view into something larger would drag all of it into the file.
+        is_view = tensor.untyped_storage().nbytes() != tensor.nbytes
+        return tensor.clone() if is_view else tensor
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) not in (str, int):
+                raise TypeError(f"{where} has the key {key!r}; expected a string or an integer")
+        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        assert isinstance(value, list | tuple)
+        items = [plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise TypeError(
+        f"{where} is a {kind}. A checkpoint holds tensors, numbers, strings, booleans, None, and "
+        f"dicts, lists and tuples of them: convert it in the part's state_dict()."
+    )
+
+
+def _to_bytes(state: Mapping[str, object], step: int) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({MARK: FORMAT, "step": step, "state": plain(dict(state))}, buffer)
+    return buffer.getvalue()
+
+
+def _from_bytes(content: bytes, path: Path) -> State:
+    """Takes the state out of a .pt file's bytes; runs no code that may be in them."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()  # torch does not check the tensors' checksums
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        document = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no list of what it raises
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be read ({_first_line(error)}). Expected a .pt file that "
+            f"ppo-train has saved: choose another one, or restore it from a copy."
+        ) from error
+    if isinstance(document, dict) and "Policy" in document:
+        raise CheckpointError(
+            f"Checkpoint {path} was written by ML-Agents (it has the key 'Policy'). ppo-train's "
+            f"networks and optimiser are laid out differently and cannot start from it: train "
+            f"anew, or choose a .pt file that ppo-train has saved."
+        )
+    if not isinstance(document, dict) or MARK not in document:
+        held = sorted(str(key) for key in document) if isinstance(document, dict) else document
+        raise CheckpointError(
+            f"Checkpoint {path} is a PyTorch file of another program (it holds "
+            f"{str(held)[:80]}). Expected a .pt file that ppo-train has saved."
+        )
+    if document[MARK] != FORMAT:
+        raise CheckpointError(
+            f"Checkpoint {path} has format {document[MARK]}; this version of ppo-train reads "
+            f"format {FORMAT}. Use the version that wrote it."
+        )
+    state: State = document["state"]
+    return state
+
+
+def _read_checked(saved: SavedCheckpoint) -> bytes:
+    """Reads a checkpoint's .pt file and compares it with the manifest."""
+    file = saved.files[0]
+    try:
+        content = saved.path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {saved.path} cannot be read ({error.strerror}); the manifest says it has "
+            f"{file.num_bytes} bytes."
+        ) from error
+    if len(content) != file.num_bytes:
+        raise CheckpointError(
+            f"Checkpoint {saved.path} is damaged ({len(content)} bytes, manifest says "
+            f"{file.num_bytes})."
+        )
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != file.sha256:
+        raise CheckpointError(
+            f"Checkpoint {saved.path} is damaged (checksum {checksum[:8]}, manifest says "
+            f"{file.sha256[:8]})."
+        )
+    return content
+
+
+def _parsed(path: Path) -> _Manifest:
+    try:
+        document = json.loads(path.read_bytes())
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}, expected {FORMAT}")
+        checkpoints = tuple(
+            SavedCheckpoint(
+                path.parent,
+                entry["step"],
+                entry["created"],
+                entry["reward"],
+                entry["is_final"],
+                tuple(CheckpointFile(**file) for file in entry["files"]),
+            )
+            for entry in document["checkpoints"]
+        )
+        pending = CheckpointFile(**document["pending"]) if document["pending"] else None
+        deleting = tuple(document["deleting"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({_first_line(error)}). Expected the list of checkpoints that "
+            f"ppo-train writes: restore the file from a copy, or start a new run from the newest "
+            f"weights with init_path: {path.parent / NEWEST}."
+        ) from error
+    if pending is not None:
+        checkpoints = tuple(_settled(saved, pending) for saved in checkpoints)
+    return _Manifest(checkpoints, pending, deleting)
+
+
+def _settled(saved: SavedCheckpoint, pending: CheckpointFile) -> SavedCheckpoint:
+    """Decides whether a killed save that was replacing `saved` got as far as its .pt file."""
+    if saved.files[0].name != pending.name or not saved.path.is_file():
+        return saved
+    if _described(pending.name, saved.path.read_bytes()) != pending:
+        return saved
+    return replace(saved, files=(pending, *saved.files[1:]))
+
+
+def _described(name: str, content: bytes) -> CheckpointFile:
+    return CheckpointFile(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

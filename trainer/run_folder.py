@@ -1,0 +1,72 @@
+"""Where the files of a run lie: ML-Agents' layout of `<results_dir>/<run_id>/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.atomic_file import atomic_copy, atomic_write
+from trainer.checkpoint import CheckpointStore, SavedCheckpoint
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names of a run's files, and how the ones that belong to no part of it are written."""
+
+    path: Path  # `<results_dir>/<run_id>`, relative if results_dir is
+
+    @property
+    def logs(self) -> Path:
+        """Folder of simulator logs, `training_status.json` and `timers.json`."""
+        return self.path / "run_logs"
+
+    @property
+    def configuration(self) -> Path:
+        """The complete resolved settings."""
+        return self.path / "configuration.yaml"
+
+    @property
+    def training_status(self) -> Path:
+        """See `TrainingStatus`."""
+        return self.logs / "training_status.json"
+
+    @property
+    def timers(self) -> Path:
+        """Where the time went."""
+        return self.logs / "timers.json"
+
+    def behavior(self, name: str) -> Path:
+        """Folder of one behaviour: checkpoints and TensorBoard's events."""
+        return self.path / name
+
+    def onnx(self, name: str) -> Path:
+        """The policy that a run ended with."""
+        return self.path / f"{name}.onnx"
+
+    def store(self, name: str, keep: int) -> CheckpointStore:
+        """Gives the checkpoints of one behaviour."""
+        return CheckpointStore(self.behavior(name), keep)
+
+    def exists(self) -> bool:
+        """Whether a run of this id has left anything here."""
+        return self.path.is_dir() and any(self.path.iterdir())
+
+    def write_configuration(self, yaml_text: str) -> None:
+        """Writes the resolved settings; at the start of the run, so that a kill loses nothing."""
+        _write(self.configuration, yaml_text)
+
+    def write_timers(self, json_text: str) -> None:
+        """Writes `timers.json`."""
+        _write(self.timers, json_text)
+
+    def publish_onnx(self, name: str, saved: SavedCheckpoint) -> Path | None:
+        """Copies a checkpoint's policy to `<Behaviour>.onnx`; None if it was not exported."""
+        if saved.onnx_path is None:
+            return None
+        atomic_copy(saved.onnx_path, self.onnx(name))
+        return self.onnx(name)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, text.encode())
