@@ -1,0 +1,272 @@
+"""One simulator of a fleet: its port, its process, its conversation, and what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from envs.bridge import launcher
+from envs.bridge.launcher import LaunchPlan, SimulatorProcess
+from envs.bridge.proto import columns_pb2
+from envs.bridge.server import Call, ConnectionLost, SimulatorServer
+from envs.bridge.session import Phase, Session, SimulatorMessage
+from envs.bridge.side_channels import (
+    EngineConfiguration,
+    engine_configuration,
+    environment_parameters,
+)
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    from envs.batch import Actions
+    from envs.lanes import LaneTable
+
+# The editor's own port in ML-Agents; executables begin one above it.
+EDITOR_PORT = 5004
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPlan:
+    """Everything a fleet has to know; words as in the YAML."""
+
+    launch: LaunchPlan | None  # None = wait for the Unity Editor on `base_port`
+    num_simulators: int = 1
+    seed: int = 0  # simulator i gets seed + i
+    num_areas: int = 1
+    timeout_wait_s: float = 60.0
+    max_lifetime_restarts: int = 10  # per simulator; -1 = any number
+    restarts_rate_limit_n: int = 1  # per simulator and period; -1 = any number
+    restarts_rate_limit_period_s: float = 60.0
+    base_port: int | None = None  # simulator i gets base_port + i; None = the system picks
+    engine: EngineConfiguration = field(default_factory=EngineConfiguration)
+    environment_parameters: dict[str, float] = field(default_factory=dict)
+    logs_dir: Path = Path("run_logs")
+    lockstep: bool = False
+
+
+class ProcessEnded(NamedTuple):
+    """A simulator's process is over."""
+
+    generation: int
+    exit_code: int
+
+
+class Event(NamedTuple):
+    """Something happened to a simulator; other threads put it on the fleet's queue."""
+
+    simulator: int
+    what: Call | ConnectionLost | ProcessEnded
+
+
+class State(Enum):
+    """Whose turn it is."""
+
+    RUNNING = auto()  # the simulator's: its next call is awaited until the deadline
+    READY = auto()  # the fleet's: its call waits to be given to the trainer
+    WAITING = auto()  # the trainer's: its message has been delivered
+    LOST = auto()  # nobody's: given up for good
+
+
+class Simulator:
+    """One simulator; made of parts that know nothing of each other.
+
+    Args:
+        number: its place in the fleet.
+        plan: the fleet's.
+        lanes: shared by the fleet.
+        events: the fleet's queue.
+    """
+
+    def __init__(
+        self, number: int, plan: FleetPlan, lanes: LaneTable, events: SimpleQueue[Event]
+    ) -> None:
+        self.number = number
+        self.state = State.RUNNING
+        self.deadline = time.monotonic() + plan.timeout_wait_s
+        self.has_hung_up = False  # the connection is broken; the process's end is awaited
+        self.was_answered_by_reset = False  # the trainer may still send its own, void answer
+        self.reset_is_due = False
+        self.num_restarts = 0
+        self.restart_times: list[float] = []
+        self.message: columns_pb2.Message | None = None
+        self.seed = plan.seed + number
+        self.log: Path | None = None
+        self._plan = plan
+        self._lanes = lanes
+        self._events = events
+        self._call: Call | None = None
+        self._news = b""  # side channel bytes that go with the next answer
+        self._process: SimulatorProcess | None = None
+        self.session = Session(number, lanes)
+        port = 0 if plan.base_port is None else plan.base_port + number
+        self.server = SimulatorServer(port, lambda what: events.put(Event(number, what)))
+
+    # ---- its process ------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """The process, None in the Editor."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def port(self) -> int:
+        """Where the simulator dials the trainer."""
+        return self.server.port
+
+    @property
+    def has_process(self) -> bool:
+        """Whether its process is ours and still lives."""
+        return self._process is not None and self._process.is_running
+
+    def launch(self) -> None:
+        """Starts the process, if it is ours to start, and a new conversation.
+
+        Raises:
+            SimulatorDidNotStartError: the program cannot be executed.
+        """
+        generation = self.server.generation
+        self.session = Session(self.number, self._lanes)
+        self.message, self._call = None, None
+        self.has_hung_up = self.reset_is_due = self.was_answered_by_reset = False
+        self._run()
+        plan = self._plan.launch
+        if plan is None:
+            return
+        logs_dir = self._plan.logs_dir
+        logs_dir.mkdir(parents=True, exist_ok=True)
+        self.log = launcher.log_path(plan, logs_dir, self.number)
+        # Unity writes its log itself; what it prints is little, but tells why it did not start.
+        output = logs_dir / f"Player-{self.number}.{'log' if plan.kind == 'gym' else 'out'}"
+
+        def ended(exit_code: int) -> None:
+            self._events.put(Event(self.number, ProcessEnded(generation, exit_code)))
+
+        command = launcher.arguments(plan, simulator=self.number, port=self.port, log=self.log)
+        self._process = SimulatorProcess(command, output, ended)
+
+    def discard(self) -> None:
+        """Ends process and conversation at once; later news of them are stale."""
+        if self._process is not None:
+            self._process.kill()
+        self.server.forget_peer()
+        self.state = State.LOST
+        self.message, self._call = None, None
+
+    def keep_log(self) -> None:
+        """Renames the log, so that the simulator that starts next does not overwrite it."""
+        if self.log is None:
+            return
+        kept = self.log.with_name(f"{self.log.stem}.life-{self.num_restarts + 1}{self.log.suffix}")
+        with suppress(OSError):  # no log, or one that Windows still holds open: nothing to keep
+            self.log.rename(kept)
+            self.log = kept
+
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Waits up to `timeout_s` until its process has ended by itself, then kills it."""
+        if self._process is not None and not self._process.wait(max(timeout_s, 0.0)):
+            self._process.kill()
+
+    def is_stale(self, what: Call | ConnectionLost | ProcessEnded) -> bool:
+        """Tells whether an event is about a life that is over."""
+        generation = what.call.generation if isinstance(what, ConnectionLost) else what.generation
+        return generation != self.server.generation or self.state is State.LOST
+
+    # ---- its conversation -------------------------------------------------------------------
+
+    def take(self, call: Call) -> None:
+        """Takes its next call; answers it at once unless it has news for the trainer.
+
+        Raises:
+            SimulatorError: the simulator says goodbye, or what cannot be understood.
+        """
+        self._call = call
+        message = self.session.parse(call.data)
+        if self.session.phase is Phase.GREETING:
+            self._answer(self.session.greet(message, self.seed, self._plan.num_areas))
+        elif self.session.phase is Phase.OPENING:
+            self._answer_with_reset()
+        elif self.reset_is_due:
+            self.session.skip(message)
+            self._answer_with_reset()
+        else:
+            self.message = message
+            self.state = State.READY
+
+    def deliver(self) -> SimulatorMessage:
+        """Decodes the message that waits; the next word is the trainer's.
+
+        Raises:
+            BadDataError: the message makes no sense.
+        """
+        assert self.state is State.READY
+        assert self.message is not None
+        self.state = State.WAITING
+        message, self.message = self.message, None
+        self.was_answered_by_reset = False
+        return self.session.step(message)
+
+    def send(self, actions: Mapping[str, Actions]) -> None:
+        """Answers the message that was delivered."""
+        news, self._news = self._news, b""
+        self._answer(self.session.answer(actions, news))
+
+    def reset(self) -> None:
+        """Begins all episodes anew: now if it waits for an answer, else with its next call."""
+        if self.state is State.READY:
+            assert self.message is not None
+            self.session.skip(self.message)
+            self._answer_with_reset()
+        elif self.state is State.WAITING:
+            self.was_answered_by_reset = True
+            self._answer_with_reset()
+        elif self.state is State.RUNNING and self.session.phase is Phase.STEPPING:
+            self.reset_is_due = True
+
+    def announce(self, parameters: Mapping[str, float]) -> None:
+        """Sends environment parameters along with the next answer."""
+        self._news = environment_parameters(parameters)
+
+    def _answer_with_reset(self) -> None:
+        self.reset_is_due = False
+        self.message = None
+        news, self._news = self._news, b""
+        self._answer(self.session.reset(news + engine_configuration(self._plan.engine)))
+
+    def _answer(self, data: bytes) -> None:
+        assert self._call is not None, "nobody waits for this answer"
+        call, self._call = self._call, None
+        self._run()
+        call.answer(data)
+
+    def _run(self) -> None:
+        self.state = State.RUNNING
+        self.deadline = time.monotonic() + self._plan.timeout_wait_s
+
+    # ---- words about it ---------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Who it is, for messages: `Simulator 3 (unity, pid 4411, port 5008)`."""
+        if self._plan.launch is None:
+            return f"Simulator {self.number} (Unity Editor, port {self.port})"
+        return (
+            f"Simulator {self.number} ({self._plan.launch.kind}, pid {self.pid}, port {self.port})"
+        )
+
+    def log_words(self) -> str:
+        """Gives what its log ends with, and where it is; "" without a log of ours."""
+        if self.log is None:
+            return ""
+        logs = [self.log, self._plan.logs_dir / f"Player-{self.number}.out"]
+        tails = [(log, tail) for log in logs if (tail := launcher.log_tail(log))]
+        if not tails:
+            return f"\n  Log: {self.log} (empty)."
+        log, tail = tails[0]
+        indented = "\n".join(f"    {line}" for line in tail.splitlines())
+        return f"\n  Its log ends with:\n{indented}\n  Log: {log}."

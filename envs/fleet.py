@@ -1,0 +1,424 @@
+"""Many simulators as one: `recv` gives whatever is ready, `send` answers it.
+
+The fleet never waits for the slowest simulator (but with `lockstep`), and a simulator that dies
+takes only its own unfinished episodes with it: it is started again within limits, or given up, and
+the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from envs.batch import Actions, Int64
+from envs.bridge import launcher
+from envs.bridge.launcher import LaunchPlan
+from envs.bridge.server import Call, ConnectionLost
+from envs.bridge.session import Phase, SimulatorMessage
+from envs.bridge.side_channels import EngineConfiguration, StatsAggregation, StatsMessage
+from envs.bridge.simulator import EDITOR_PORT, Event, FleetPlan, ProcessEnded, Simulator, State
+from envs.errors import (
+    BadDataError,
+    SimulatorClosedError,
+    SimulatorCrashedError,
+    SimulatorDidNotStartError,
+    SimulatorError,
+    SimulatorTimedOutError,
+)
+from envs.lanes import LaneTable
+from envs.spec import BehaviorSpec, parse_behavior_id
+
+__all__ = [
+    "EDITOR_PORT",
+    "EngineConfiguration",
+    "Fleet",
+    "FleetPlan",
+    "LaunchPlan",
+    "SimulatorLoss",
+    "SimulatorMessage",
+    "StatsAggregation",
+    "StatsMessage",
+]
+
+# A broken connection comes moments before the end of the process, whose exit code tells more.
+EXIT_CODE_WAIT_S = 1.0
+# Unity needs some seconds to quit; what still runs after this is killed.
+CLOSE_WAIT_S = 10.0
+GOODBYE_GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorLoss:
+    """A simulator is gone: all its lanes are void from now on."""
+
+    simulator: int
+    lanes: dict[str, Int64]  # by behaviour name
+    error: SimulatorError  # complete for the user
+    will_restart: bool
+
+
+class Fleet:
+    """All simulators of a run. Use it as a context manager: leaving it ends the simulators.
+
+    All methods belong to one thread; only `recv` and `close` wait.
+    """
+
+    def __init__(self, plan: FleetPlan) -> None:
+        self._plan = plan
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._lanes = LaneTable()
+        self._simulators: list[Simulator] = []
+        self._parameters = dict(plan.environment_parameters)
+        self._losses: dict[int, SimulatorLoss] = {}  # not yet delivered
+        self._ready: dict[int, None] = {}  # simulators with a message, in order of arrival
+        self._specs: dict[str, BehaviorSpec] = {}  # by behaviour name
+        self._last_error: SimulatorError | None = None
+        self._has_ever_connected = False
+
+    def __enter__(self) -> Self:
+        """Starts the fleet."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the fleet."""
+        self.close()
+
+    @property
+    def ports(self) -> list[int]:
+        """The port of each simulator."""
+        return [simulator.port for simulator in self._simulators]
+
+    @property
+    def pids(self) -> list[int | None]:
+        """The process of each simulator; None for the Editor."""
+        return [simulator.pid for simulator in self._simulators]
+
+    @property
+    def log_paths(self) -> list[str]:
+        """The log of each simulator that has one."""
+        return [str(simulator.log) for simulator in self._simulators if simulator.log is not None]
+
+    def start(self) -> None:
+        """Listens, launches, and returns without waiting for the simulators; once only.
+
+        Raises:
+            SimulatorDidNotStartError: a port is in use, or the program cannot be executed.
+        """
+        if self._simulators:
+            return
+        try:
+            for number in range(self._plan.num_simulators):
+                simulator = Simulator(number, self._plan, self._lanes, self._events)
+                self._simulators.append(simulator)
+                simulator.announce(self._parameters)
+            for simulator in self._simulators:
+                simulator.launch()
+        except SimulatorError:
+            self.close()
+            raise
+
+    def recv(self, timeout_s: float | None = None) -> list[SimulatorMessage | SimulatorLoss]:
+        """Waits until a simulator has news, then gives all that is ready, one per simulator.
+
+        With `lockstep` it waits for all simulators and gives their messages in order of number.
+        A lane that ends in one result is not used again before the next call.
+
+        Args:
+            timeout_s: None = wait as long as it takes.
+
+        Returns:
+            Messages, each to be answered with `send`, and losses; [] when the time is over.
+
+        Raises:
+            SimulatorError: no simulator is left, and all losses have been delivered.
+        """
+        self._lanes.recycle()
+        limit = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            self._drain()
+            items = self._deliverable()
+            if items:
+                return items
+            if all(simulator.state is State.LOST for simulator in self._simulators):
+                raise self._nobody_left()
+            deadlines = [s.deadline for s in self._simulators if s.state is State.RUNNING]
+            if limit is not None:
+                deadlines.append(limit)
+            now = time.monotonic()
+            if limit is not None and now >= limit:
+                return []
+            try:
+                wait_s = max(0.0, min(deadlines) - now) if deadlines else None
+                self._handle(self._events.get(timeout=wait_s))
+            except Empty:
+                continue
+
+    def send(self, simulator: int, actions: Mapping[str, Actions]) -> None:
+        """Answers a simulator's delivered message; never blocks.
+
+        Args:
+            simulator: its number.
+            actions: by behaviour id, row for row as the message's decisions. Agents of a behaviour
+                that is missing get zero actions.
+
+        Does nothing when the simulator has been lost or reset since its message.
+        """
+        target = self._simulators[simulator]
+        if target.state is State.WAITING:
+            target.send(actions)
+            return
+        is_gone = target.state is State.LOST or target.has_hung_up
+        is_new = target.session.phase is not Phase.STEPPING
+        if not (is_gone or is_new or target.was_answered_by_reset):
+            raise RuntimeError(f"simulator {simulator} has no message that waits for an answer")
+        target.was_answered_by_reset = False
+
+    def reset(self) -> dict[str, Int64]:
+        """Makes every simulator begin all episodes anew.
+
+        Those that wait for an answer get the reset instead, the others with their next message,
+        whose agents are dropped. Give no more actions for messages received before.
+
+        Returns:
+            The lanes that are void from now on, by behaviour name.
+        """
+        for simulator in self._simulators:
+            self._ready.pop(simulator.number, None)
+            if simulator.state is not State.LOST:
+                simulator.announce(self._parameters)
+                try:
+                    simulator.reset()
+                except SimulatorError as error:
+                    self._lose(simulator, type(error), str(error))
+        return self._lanes.clear(range(len(self._simulators)))
+
+    def relaunch(self, seed: int) -> dict[str, Int64]:
+        """Ends all simulators and starts them again, simulator i with the seed `seed` + i.
+
+        Returns:
+            The lanes that are void from now on, by behaviour name.
+
+        Raises:
+            RuntimeError: the simulator is the Unity Editor, which is not ours to start.
+            SimulatorDidNotStartError: the program cannot be executed any more.
+        """
+        if self._plan.launch is None:
+            raise RuntimeError("the Unity Editor cannot be started again by the trainer")
+        self._ready.clear()
+        self._losses.clear()
+        for simulator in self._simulators:
+            simulator.discard()
+            simulator.seed = seed + simulator.number
+            simulator.announce(self._parameters)
+            simulator.launch()
+        return self._lanes.clear(range(len(self._simulators)))
+
+    def set_environment_parameters(self, parameters: Mapping[str, float]) -> None:
+        """Sends all environment parameters with the next answer to each simulator."""
+        self._parameters = dict(parameters)
+        for simulator in self._simulators:
+            simulator.announce(self._parameters)
+
+    def close(self) -> None:
+        """Says goodbye (status 400), waits some seconds for the simulators to quit, then kills."""
+        for simulator in self._simulators:
+            simulator.server.say_goodbye()
+        limit = time.monotonic() + CLOSE_WAIT_S
+        for simulator in self._simulators:
+            simulator.wait_for_end(limit - time.monotonic())
+        for stopped in [s.server.stop(GOODBYE_GRACE_S) for s in self._simulators]:
+            stopped.wait()
+        self._simulators = []
+
+    # ---- events -----------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Handles all events that are there, then looks for simulators that are silent."""
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                break
+            self._handle(event)
+        now = time.monotonic()
+        for simulator in self._simulators:
+            if simulator.state is State.RUNNING and now >= simulator.deadline:
+                self._lose_silent(simulator)
+
+    def _handle(self, event: Event) -> None:
+        simulator = self._simulators[event.simulator]
+        what = event.what
+        if simulator.is_stale(what):
+            return
+        if isinstance(what, Call):
+            self._has_ever_connected = True
+            try:
+                simulator.take(what)
+            except SimulatorError as error:
+                self._lose(simulator, type(error), str(error))
+            else:
+                if simulator.state is State.READY:
+                    self._ready[simulator.number] = None
+        elif isinstance(what, ProcessEnded):
+            self._lose_ended(simulator, what.exit_code)
+        else:
+            self._lose_connection(simulator, what)
+
+    def _deliverable(self) -> list[SimulatorMessage | SimulatorLoss]:
+        """Decodes and gives what `recv` may return now."""
+        items: list[SimulatorMessage | SimulatorLoss] = []
+        order: Sequence[int] = list(self._ready)
+        if self._plan.lockstep:
+            if any(simulator.state is State.RUNNING for simulator in self._simulators):
+                order = []
+            else:
+                order = sorted(self._ready)
+        for number in order:
+            if number in self._losses:
+                continue
+            simulator = self._simulators[number]
+            del self._ready[number]
+            try:
+                message = simulator.deliver()
+                self._require_same_specs(message)
+            except SimulatorError as error:
+                self._lose(simulator, type(error), str(error))
+            else:
+                items.append(message)
+        items += self._losses.values()
+        self._losses = {}
+        return items
+
+    def _require_same_specs(self, message: SimulatorMessage) -> None:
+        """Raises BadDataError when two simulators disagree about a behaviour."""
+        for behavior_id, spec in message.new_behaviors.items():
+            name = parse_behavior_id(behavior_id).name
+            known = self._specs.setdefault(name, spec)
+            if known != spec:
+                raise BadDataError(
+                    f"behaviour {name!r} is {spec} here, and {known} in the simulator or team "
+                    "that was first to show it. All need the same sensors and actions."
+                )
+
+    # ---- losses -----------------------------------------------------------------------------
+
+    def _lose_silent(self, simulator: Simulator) -> None:
+        if simulator.has_hung_up:
+            self._lose(
+                simulator,
+                SimulatorCrashedError,
+                "broke the connection, though its process still runs",
+            )
+            return
+        advice = "To wait longer: env_settings.timeout_wait."
+        wait_s = self._plan.timeout_wait_s
+        if simulator.session.phase is not Phase.GREETING:
+            what = f"did not answer within {wait_s:g} s"
+            self._lose(simulator, SimulatorTimedOutError, what, advice)
+            return
+        what = f"did not dial the trainer within {wait_s:g} s"
+        if self._plan.launch is None:
+            advice = f"Press Play in a scene whose ML-Agents port is {simulator.port}. " + advice
+        else:
+            advice = (
+                "Its scene needs an Agent that asks for decisions, and its machine no HTTP_PROXY. "
+                + advice
+            )
+        self._lose(simulator, SimulatorDidNotStartError, what, advice)
+
+    def _lose_ended(self, simulator: Simulator, exit_code: int) -> None:
+        words = launcher.exit_words(exit_code)
+        if simulator.session.phase is Phase.GREETING:
+            what = f"ended before it dialled the trainer ({words})"
+            self._lose(simulator, SimulatorDidNotStartError, what)
+        else:
+            self._lose(
+                simulator, SimulatorCrashedError, f"ended in the middle of the run ({words})"
+            )
+
+    def _lose_connection(self, simulator: Simulator, lost: ConnectionLost) -> None:
+        """Waits a moment for the exit code, where there is a process to give one."""
+        if not simulator.has_process and self._plan.launch is None:
+            self._lose(simulator, SimulatorCrashedError, "broke the connection")
+            return
+        self._ready.pop(simulator.number, None)
+        simulator.message = None
+        simulator.has_hung_up = True
+        simulator.state = State.RUNNING
+        simulator.deadline = time.monotonic() + EXIT_CODE_WAIT_S
+
+    def _lose(
+        self, simulator: Simulator, kind: type[SimulatorError], what: str, advice: str = ""
+    ) -> None:
+        """Ends a simulator's life, and starts the next one within the limits."""
+        name = simulator.name
+        simulator.discard()
+        refusal = self._refusal(simulator)
+        if refusal is None:
+            simulator.keep_log()
+        log_words = simulator.log_words()
+        if refusal is None:
+            simulator.num_restarts += 1
+            simulator.restart_times.append(time.monotonic())
+            simulator.announce(self._parameters)
+            try:
+                simulator.launch()
+            except SimulatorDidNotStartError as error:
+                simulator.discard()
+                refusal = f"it cannot be started again: {error}"
+        if refusal is None:
+            limit = self._plan.max_lifetime_restarts
+            of_limit = f" of {limit}" if limit >= 0 else ""
+            outcome = f"Restarting ({simulator.num_restarts}{of_limit})."
+        else:
+            num_left = sum(s.state is not State.LOST for s in self._simulators)
+            outcome = f"Given up: {refusal}."
+            outcome += f" Simulators that go on: {num_left}." if num_left else ""
+        text = f"{name} {what}.{log_words}\n  {outcome} {advice}".rstrip()
+        loss = kind(text)
+        self._last_error = loss
+        self._ready.pop(simulator.number, None)
+        lanes = self._lanes.clear([simulator.number])
+        self._losses[simulator.number] = SimulatorLoss(
+            simulator.number, lanes, loss, will_restart=refusal is None
+        )
+
+    def _refusal(self, simulator: Simulator) -> str | None:
+        """Gives why a simulator is not to be started again, None when it is."""
+        plan = self._plan
+        if plan.launch is None:
+            return "only Unity can start it again"
+        if not self._has_ever_connected:
+            return "no simulator has ever connected"
+        if 0 <= plan.max_lifetime_restarts <= simulator.num_restarts:
+            return (
+                f"it has been restarted {simulator.num_restarts} times "
+                "(env_settings.max_lifetime_restarts)"
+            )
+        since = time.monotonic() - plan.restarts_rate_limit_period_s
+        recent = sum(moment > since for moment in simulator.restart_times)
+        if 0 <= plan.restarts_rate_limit_n <= recent:
+            return (
+                f"it has been restarted {recent} times within the last "
+                f"{plan.restarts_rate_limit_period_s:g} s (env_settings.restarts_rate_limit_n and "
+                "restarts_rate_limit_period_s)"
+            )
+        return None
+
+    def _nobody_left(self) -> SimulatorError:
+        error = self._last_error
+        if error is None:
+            return SimulatorClosedError("The fleet is closed: it has no simulators.")
+        if len(self._simulators) == 1:
+            return error
+        return type(error)(f"None of {len(self._simulators)} simulators is left. The last: {error}")
