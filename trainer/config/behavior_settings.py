@@ -6,7 +6,7 @@ Keys and defaults are ML-Agents'; the keys it does not have are marked "(ours)".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -91,9 +91,9 @@ class PPOHyperparameters(Settings):
     @model_validator(mode="before")
     @classmethod
     def _schedules_follow(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "learning_rate_schedule" not in given:
-            return given
-        followed = given["learning_rate_schedule"]
+        followed = given.get("learning_rate_schedule") if isinstance(given, dict) else None
+        if followed not in get_args(Schedule):
+            return given  # nothing to follow, or a mistake, which is told once
         return {"beta_schedule": followed, "epsilon_schedule": followed, **given}
 
     @model_validator(mode="after")

@@ -198,7 +198,8 @@ class Builder:
 
     def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> object:
         """Gives a number, text, yes/no or null."""
-        if node.style is None and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
+        is_quoted = bool(node.style)  # '' or None when it is not, by parser
+        if not is_quoted and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
             return float(node.value)
         try:
             return self.loader.construct_object(node)

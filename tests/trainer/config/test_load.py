@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from trainer.config.document import parse_document
+from trainer.config.errors import ConfigError
+from trainer.config.flags import parse_train
+from trainer.config.load import load_run, resolve
+from trainer.config.settings import BehaviorSettings, RunSettings
+from trainer.config.write import dump
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_file(text: str) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+def load_text(text: str) -> RunSettings:
+    return resolve(parse_document(Path("run.yaml"), text))
+
+
+def load_typed(path: Path, *flags: str) -> RunSettings:
+    arguments = parse_train([str(path), *flags])
+    return load_run(arguments.config_path, arguments.overrides)
+
+
+# --- precedence: flag, behaviour, default_settings, default ---------------------------------------
+
+PRECEDENCE = """
+default_settings:
+  trainer_type: ppo
+  max_steps: 111
+  time_horizon: 222
+  network_settings: {hidden_units: 32, num_layers: 3}
+behaviors:
+  Walker: {max_steps: 333, network_settings: {num_layers: 4}}
+env_settings: {env_path: gym:A-v1, num_envs: 3, seed: 7}
+engine_settings: {time_scale: 5, width: 10}
+checkpoint_settings: {run_id: of-file, resume: true}
+torch_settings: {device: cpu}
+"""
+
+
+def test_behaviour_beats_default_settings_beats_default(write: Write) -> None:
+    walker = load_run(write(PRECEDENCE)).behaviors["Walker"]
+    assert walker.max_steps == 333
+    assert walker.time_horizon == 222
+    assert walker.summary_freq == 50000
+    assert (walker.network_settings.hidden_units, walker.network_settings.num_layers) == (32, 4)
+
+
+def test_typed_flags_beat_the_file_and_others_leave_it_alone(write: Write) -> None:
+    settings = load_typed(
+        write(PRECEDENCE),
+        *["--env", "gym:B-v1", "--num-envs", "4", "--time-scale", "9.5", "--run-id", "typed"],
+        *["--torch-device", "cuda:1", "--timeout-wait", "5", "--debug", "--force"],
+    )
+    assert settings.env_settings.env_path == "gym:B-v1"
+    assert settings.env_settings.num_envs == 4
+    assert settings.env_settings.seed == 7
+    assert settings.env_settings.timeout_wait == 5
+    assert (settings.engine_settings.time_scale, settings.engine_settings.width) == (9.5, 10)
+    assert settings.checkpoint_settings.run_id == "typed"
+    assert settings.checkpoint_settings.resume
+    assert settings.checkpoint_settings.force
+    assert settings.torch_settings.device == "cuda:1"
+    assert settings.debug
+
+
+def test_flag_typed_with_its_default_beats_the_file(write: Write) -> None:
+    assert load_typed(write(PRECEDENCE), "--seed", "-1").env_settings.seed == -1
+
+
+def test_deterministic_reaches_listed_behaviours_and_those_of_the_defaults(write: Write) -> None:
+    settings = load_typed(write(PRECEDENCE), "--deterministic")
+    assert settings.for_behavior("Walker").network_settings.deterministic
+    assert settings.for_behavior("Unlisted").network_settings.deterministic
+    assert settings.for_behavior("Walker").network_settings.num_layers == 4
+
+
+def test_wrong_flag_is_named_instead_of_a_line(write: Write) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--num-envs: env_settings.num_envs is 'many'; expected"
+    ):
+        load_typed(write(PRECEDENCE), "--num-envs", "many")
+
+
+def test_flag_that_contradicts_the_file_is_named(write: Write) -> None:
+    path = write("behaviors: {Walker: {}}")
+    with pytest.raises(ConfigError, match=r"^--num-envs: .*num_envs is 2, but env_path is not set"):
+        load_typed(path, "--num-envs", "2")
+    assert load_typed(path, "--num-envs", "2", "--env", "game").env_settings.num_envs == 2
+
+
+def test_without_a_file_every_behaviour_has_the_defaults() -> None:
+    settings = load_run(None)
+    assert settings.for_behavior("Anything") == BehaviorSettings()
+    assert settings.behaviors == {}
+
+
+# --- default_settings -----------------------------------------------------------------------------
+
+
+def test_reward_signals_merge_with_default_settings() -> None:
+    settings = load_text(
+        """
+        default_settings: {reward_signals: {extrinsic: {gamma: 0.5, strength: 2}}}
+        behaviors:
+          A: {reward_signals: {extrinsic: {strength: 3}}}
+          B: {reward_signals: {}}
+        """
+    )
+    extrinsic = settings.behaviors["A"].reward_signals["extrinsic"]
+    assert (extrinsic.gamma, extrinsic.strength) == (0.5, 3)
+    assert settings.behaviors["B"].reward_signals["extrinsic"].strength == 2
+
+
+def test_default_settings_bring_extrinsic_even_unsaid() -> None:
+    settings = load_text("default_settings: {}\nbehaviors: {A: {reward_signals: {}}}")
+    assert list(settings.behaviors["A"].reward_signals) == ["extrinsic"]
+
+
+def test_expanded_default_schedules_do_not_follow_a_behaviours_learning_rate() -> None:
+    settings = load_text(
+        """
+        default_settings: {trainer_type: ppo}
+        behaviors: {A: {hyperparameters: {learning_rate_schedule: constant}}}
+        """
+    )
+    found = settings.behaviors["A"].hyperparameters
+    assert found.learning_rate_schedule == "constant"
+    assert (found.beta_schedule, found.epsilon_schedule) == ("linear", "linear")
+
+
+def test_contradiction_between_behaviour_and_defaults_points_at_the_behaviour() -> None:
+    text = """default_settings:
+  hyperparameters: {buffer_size: 500, batch_size: 100}
+  trainer_type: ppo
+behaviors:
+  A: {hyperparameters: {batch_size: 600}}
+"""
+    with pytest.raises(ConfigError, match=r"^run.yaml:5:25: .*batch_size is 600, larger"):
+        load_text(text)
+
+
+def test_mistake_in_default_settings_is_told_once() -> None:
+    text = """default_settings: {hyperparameters: {batch_size: 5, buffer_size: 4}}
+behaviors: {A: {}, B: {}}
+"""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text)
+    assert len(caught.value.problems) == 1
+    assert "default_settings.hyperparameters.batch_size is 5" in str(caught.value)
+
+
+# --- what ML-Agents accepts -----------------------------------------------------------------------
+
+
+def test_hyperparameters_need_a_trainer_type_beside_them() -> None:
+    with pytest.raises(ConfigError, match="without trainer_type"):
+        load_text("behaviors: {A: {hyperparameters: {batch_size: 5}}}")
+
+
+def test_section_without_lines_counts_as_absent() -> None:
+    text = "behaviors: {A: {}}\nenv_settings:\ndefault_settings: null\nenvironment_parameters:\n"
+    assert load_text(text) == load_text("behaviors: {A: {}}")
+
+
+def test_lambda_is_read_as_lambd_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    text = "behaviors: {A: {trainer_type: ppo, hyperparameters: {lambda: 0.5}}}"
+    assert load_text(text).behaviors["A"].hyperparameters.lambd == 0.5
+    assert "run.yaml:1:54: behaviors.A.hyperparameters.lambda read as" in caplog.text
+
+
+def test_retired_keys_warn_and_do_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    text = """
+behaviors: {A: {framework: pytorch}}
+checkpoint_settings: {load_model: true, train_model: false}
+"""
+    assert load_text(text) == load_text("behaviors: {A: {}}")
+    assert "behaviors.A.framework has no effect" in caplog.text
+    assert "load_model has no effect" in caplog.text
+    assert "train_model" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2", 2.0),
+        ("'1e1'", 10.0),
+        ("{sampler_type: constant, sampler_parameters: {value: 3, seed: 1}}", 3.0),
+        ("{sampler_type: constant, sampler_parameters: {}}", 0.0),
+        (
+            "{curriculum: [{name: p, completion_criteria: null, value: "
+            "{sampler_type: constant, sampler_parameters: {seed: 7, value: 4}}}]}",
+            4.0,
+        ),
+    ],
+)
+def test_environment_parameter_that_is_constant_becomes_a_number(
+    written: str, expected: float
+) -> None:
+    settings = load_text(f"behaviors: {{A: {{}}}}\nenvironment_parameters: {{p: {written}}}")
+    assert settings.environment_parameters == {"p": expected}
+
+
+def test_texts_keep_the_spelling_that_yaml_would_lose() -> None:
+    settings = load_text(
+        """
+        behaviors: {A: {}, 007: {}, on: {}}
+        checkpoint_settings: {run_id: 007}
+        env_settings: {env_path: game, env_args: [--level, 010, 1e5, yes]}
+        """
+    )
+    assert settings.checkpoint_settings.run_id == "007"
+    assert settings.env_settings.env_args == ("--level", "010", "1e5", "yes")
+    assert list(settings.behaviors) == ["A", "007", "on"]
+
+
+def test_constructor_arguments_read_exponents_as_numbers() -> None:
+    settings = load_text(
+        """
+        behaviors: {A: {}}
+        env_settings: {env_path: gym:A-v1, env_kwargs: {weight: 1e-3, name: "1e-3", top: .inf}}
+        """
+    )
+    kwargs = settings.env_settings.env_kwargs
+    assert kwargs == {"weight": 1e-3, "name": "1e-3", "top": float("inf")}
+
+
+def test_anchors_and_merge_keys_work() -> None:
+    settings = load_text(
+        """
+        behaviors:
+          A: &base {trainer_type: ppo, max_steps: 5, time_horizon: 6}
+          B: {<<: *base, max_steps: 7}
+        """
+    )
+    assert (settings.behaviors["B"].max_steps, settings.behaviors["B"].time_horizon) == (7, 6)
+
+
+def test_configuration_written_by_ml_agents_loads() -> None:
+    settings = load_text(
+        """
+default_settings: null
+behaviors:
+  3DBall:
+    trainer_type: ppo
+    hyperparameters:
+      batch_size: 64
+      buffer_size: 12000
+      learning_rate: 0.0003
+      beta: 0.001
+      epsilon: 0.2
+      lambd: 0.99
+      num_epoch: 3
+      shared_critic: false
+      learning_rate_schedule: linear
+      beta_schedule: linear
+      epsilon_schedule: linear
+    checkpoint_interval: 500000
+    network_settings:
+      normalize: true
+      hidden_units: 128
+      num_layers: 2
+      vis_encode_type: simple
+      memory: null
+      goal_conditioning_type: hyper
+      deterministic: false
+    reward_signals:
+      extrinsic:
+        gamma: 0.99
+        strength: 1.0
+        network_settings:
+          normalize: false
+          hidden_units: 128
+          num_layers: 2
+          vis_encode_type: simple
+          memory: null
+          goal_conditioning_type: hyper
+          deterministic: false
+    init_path: null
+    keep_checkpoints: 5
+    even_checkpoints: false
+    max_steps: 500000
+    time_horizon: 1000
+    summary_freq: 12000
+    threaded: false
+    self_play: null
+    behavioral_cloning: null
+env_settings:
+  env_path: null
+  env_args: null
+  base_port: 5005
+  num_envs: 1
+  num_areas: 1
+  timeout_wait: 60
+  seed: -1
+  max_lifetime_restarts: 10
+  restarts_rate_limit_n: 1
+  restarts_rate_limit_period_s: 60
+engine_settings:
+  width: 84
+  height: 84
+  quality_level: 5
+  time_scale: 20
+  target_frame_rate: -1
+  capture_frame_rate: 60
+  no_graphics: false
+  no_graphics_monitor: false
+environment_parameters: null
+checkpoint_settings:
+  run_id: ppo
+  initialize_from: null
+  load_model: false
+  resume: false
+  force: false
+  train_model: false
+  inference: false
+  results_dir: results
+torch_settings:
+  device: null
+debug: false
+"""
+    )
+    assert settings.env_settings.base_port == 5005
+    assert settings.behaviors["3DBall"].hyperparameters.lambd == 0.99
+
+
+# --- resume against initialize_from ---------------------------------------------------------------
+
+BOTH = "behaviors: {A: {}}\ncheckpoint_settings: {resume: true, initialize_from: old}"
+START_CASES = [
+    (BOTH, [], True, None),
+    (BOTH, ["--resume"], True, None),
+    (BOTH, ["--initialize-from", "other"], False, "other"),
+    (BOTH, ["--resume", "--initialize-from", "other"], True, None),
+    ("behaviors: {A: {}}", ["--initialize-from", "other"], False, "other"),
+]
+
+
+@pytest.mark.parametrize(("text", "flags", "resume", "initialize_from"), START_CASES)
+def test_resume_and_initialize_from_are_never_both_set(
+    write: Write, text: str, flags: list[str], resume: bool, initialize_from: str | None
+) -> None:
+    found = load_typed(write(text), *flags).checkpoint_settings
+    assert (found.resume, found.initialize_from) == (resume, initialize_from)
+
+
+def test_loser_of_resume_and_initialize_from_is_told(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_typed(write(BOTH))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "resume wins over initialize_from 'old'" in caplog.text
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def test_written_settings_load_again_with_every_section_used() -> None:
+    settings = load_text(PRECEDENCE + "environment_parameters: {mass: 2}\nreproducible: true\n")
+    assert load_text(dump(settings)) == settings
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
+    lambda text: "\0" not in text
+)
+plain_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.floats(allow_nan=False)
+    | texts
+    | st.sampled_from(
+        ["1e5", "yes", "null", "0x1f", "12:30:00", "2001-01-01", "~", "<<", "=", "#"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@hypothesis_settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    kwargs=st.dictionaries(texts, plain_values, max_size=3),
+    env_args=st.none() | st.lists(texts, max_size=3).map(tuple),
+    run_id=st.sampled_from(["1e5", "007", "on", "a b", "null", "é", "1_000"]),
+    learning_rate=st.floats(1e-12, 1e3),
+    max_steps=st.integers(1, 10**12),
+    name=st.sampled_from(["Walker", "3DBall", "no", "1.5", "with space", "a: b", "<<"]),
+)
+def test_written_settings_load_again_to_equal_ones(
+    kwargs: dict[str, object],
+    env_args: tuple[str, ...] | None,
+    run_id: str,
+    learning_rate: float,
+    max_steps: int,
+    name: str,
+) -> None:
+    settings = RunSettings.model_validate(
+        {
+            "behaviors": {
+                name: {"max_steps": max_steps, "hyperparameters": {"learning_rate": learning_rate}}
+            },
+            "env_settings": {"env_path": "gym:A", "env_kwargs": kwargs, "env_args": env_args},
+            "checkpoint_settings": {"run_id": run_id},
+        }
+    )
+    assert load_text(dump(settings)) == settings
