@@ -1,6 +1,6 @@
 """Columns that walk between simulators and trainer: one row per agent, leading axis N.
 
-Letters: N agents in this batch, C continuous action size, K discrete branches, L sum of branch sizes.
+Letters: N agents, C continuous action size, K discrete branches, L sum of branch sizes.
 """
 
 from __future__ import annotations

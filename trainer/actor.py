@@ -1,0 +1,61 @@
+"""One forward pass for every agent that is ready, of every simulator.
+
+Letters: N agents ready now, C continuous action size, K discrete branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from envs.batch import Actions, Decisions
+from trainer.nn.actor_critic import Action, ActorCritic
+from trainer.rollout.steplog import StepLog
+
+ACTION_LIMIT = 3.0  # ML-Agents sends clip(action, -3, 3) / 3 to the simulator
+
+
+class Actor:
+    """Asks the policy for actions and says them in the simulator's units."""
+
+    def __init__(
+        self, policy: ActorCritic, generator: torch.Generator, deterministic: bool
+    ) -> None:
+        self.policy = policy
+        self.generator = generator
+        self.deterministic = deterministic
+        self._device = next(policy.parameters()).device
+
+    def act(self, log: StepLog, batches: Sequence[Decisions]) -> list[Actions]:
+        """Writes the decisions into the log, decides, and gives one answer per batch."""
+        rows = log.append(batches)
+        tensors = log.tensors
+        inputs = self.policy.inputs(
+            [tensors[f"obs_{i}"][rows].to(self._device) for i in range(log.num_sensors)]
+        )
+        mask = tensors["action_mask"][rows].to(self._device) if "action_mask" in tensors else None
+        action = self.policy.act(inputs, mask, self.generator, self.deterministic)
+        log.record(rows, action)
+        return split_actions(to_simulator(action), [len(batch) for batch in batches])
+
+
+def to_simulator(action: Action) -> Actions:
+    """Clips and scales continuous actions to -1..1, as ML-Agents does."""
+    continuous = action.continuous.clamp(-ACTION_LIMIT, ACTION_LIMIT) / ACTION_LIMIT
+    return Actions(
+        continuous.cpu().numpy(), action.discrete.cpu().numpy().astype(np.int32, copy=False)
+    )
+
+
+def split_actions(actions: Actions, sizes: Sequence[int]) -> list[Actions]:
+    """Cuts actions for all agents back into one piece per batch."""
+    if len(sizes) == 1:
+        return [actions]
+    ends = np.cumsum(sizes).tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        Actions(actions.continuous[start:end], actions.discrete[start:end])
+        for start, end in zip(starts, ends, strict=True)
+    ]

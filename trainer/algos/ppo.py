@@ -1,0 +1,226 @@
+"""Proximal policy optimisation with a clipped surrogate.
+
+Schulman, Wolski, Dhariwal, Radford, Klimov: "Proximal Policy Optimization Algorithms",
+arXiv 1707.06347: objective eq. 7 and 9, algorithm 1; advantages eq. 11 (GAE, arXiv 1506.02438).
+
+| Paper | Here | YAML key | Usual |
+|---|---|---|---|
+| epsilon | `epsilon` | `epsilon` | 0.1 to 0.3 |
+| K epochs | `num_epoch` | `num_epoch` | 3 to 10 |
+| M minibatch | `batch_size` | `batch_size` | 64 to 2048 |
+| N T timesteps | `len(rollout)` | `buffer_size` | 2048 to 20480 |
+| c1 | `value_coefficient` | `value_coefficient` | 0.5 |
+| c2 | `beta` | `beta` | 0 to 0.01 |
+| lambda | `lambd` | `lambd` | 0.9 to 0.99 |
+| gamma | `gamma` (R,) | `reward_signals.*.gamma` | 0.8 to 0.995 |
+| r_t(theta) | `ratio` | `ratio` | joint |
+
+Differences from the paper, as ML-Agents has them: rates may fall linearly with the steps; several
+reward signals each have a value head and a discount, and their advantages are averaged.
+With `ratio: per_dimension` every action dimension and branch has a ratio of its own, clipped by
+itself, and losses and entropies are means over dimensions (ML-Agents' objective).
+
+Letters: B decisions of a rollout, D network inputs, C continuous action size, K discrete branches,
+R reward signals.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.algos.estimators import approximate_kl, explained_variance, gae, normalized
+from trainer.config.settings import PPOHyperparameters
+from trainer.nn.actor_critic import ActorCritic
+from trainer.nn.flat_parameters import FlatParameters
+from trainer.rollout.minibatch import Minibatch
+from trainer.rollout.rollout import Rollout
+from trainer.schedules import BETA_FLOOR, EPSILON_FLOOR, LEARNING_RATE_FLOOR, scheduled
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    """L^CLIP, eq. 7, negated for a minimiser; (B,) x2 -> (), or (B, C + K) and (B, 1)."""
+    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, value_clip: float | None
+) -> Tensor:
+    """L^VF, eq. 9: squared error, mean over rows and signals; (B, R) x3 -> ().
+
+    With `value_clip` the critic gains nothing from moving further than that from its old value.
+    """
+    if value_clip is None:
+        return functional.mse_loss(values, returns)
+    near = old_values + (values - old_values).clamp(-value_clip, value_clip)
+    return torch.maximum((values - returns) ** 2, (near - returns) ** 2).mean()
+
+
+class PPO:
+    """Algorithm 1 of the paper, from the collected rollout on."""
+
+    def __init__(
+        self,
+        policy: ActorCritic,
+        hyperparameters: PPOHyperparameters,
+        gamma: Tensor,
+        max_steps: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Starts an optimiser over all of the policy's parameters.
+
+        Args:
+            policy: on its final device.
+            hyperparameters: of the behaviour.
+            gamma: (R,), one discount per reward signal.
+            max_steps: where the schedules end.
+            generator: shuffles the minibatches; on the CPU.
+        """
+        self.policy = policy
+        self.settings = hyperparameters
+        self.gamma = gamma
+        self.max_steps = max_steps
+        self.generator = generator
+        self.parameters = FlatParameters(policy)
+        self.optimizer = torch.optim.Adam(
+            [self.parameters.vector],
+            lr=hyperparameters.learning_rate,
+            eps=hyperparameters.adam_epsilon,
+            fused=True,
+        )
+
+    def update(self, rollout: Rollout, step: int) -> dict[str, Tensor]:
+        """Learns from a rollout; see `Algorithm.update`."""
+        settings = self.settings
+        learning_rate, epsilon, beta = self._scheduled(step)
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+
+        with torch.no_grad():  # the normaliser does not change during an update
+            inputs = self.policy.inputs(rollout.obs)  # (B, D)
+        old_log_probs = self._of_ratio(rollout.log_probs)
+        advantages, returns = self._targets(rollout, rollout.values, rollout.bootstrap)
+        foreseen = explained_variance(rollout.values, returns)
+
+        policy_losses: list[Tensor] = []
+        value_losses: list[Tensor] = []
+        entropies: list[Tensor] = []
+        kl = torch.zeros((), device=inputs.device)
+        for epoch in range(settings.num_epoch):
+            if epoch > 0 and settings.recompute_advantages:
+                advantages, returns = self._recomputed_targets(rollout, inputs)
+            log_ratios: list[Tensor] = []
+            whole = Minibatch(
+                inputs=inputs,
+                continuous=rollout.continuous,
+                discrete=rollout.discrete,
+                old_log_probs=old_log_probs,
+                old_values=rollout.values,
+                advantages=advantages,
+                returns=returns,
+                action_mask=rollout.action_mask,
+            )
+            for batch in whole.shuffled(settings.batch_size, self.generator):
+                evaluation = self.policy.evaluate(
+                    batch.inputs, batch.action_mask, batch.continuous, batch.discrete
+                )
+                log_ratio = self._of_ratio(evaluation.log_probs) - batch.old_log_probs
+                policy_loss = clipped_surrogate(log_ratio.exp(), batch.advantages, epsilon)
+                critic_loss = value_loss(
+                    evaluation.values, batch.old_values, batch.returns, settings.value_clip
+                )
+                entropy = self._entropy(evaluation.entropies)
+                loss = policy_loss + settings.value_coefficient * critic_loss  # eq. 9
+                if beta > 0:
+                    loss = loss - beta * entropy
+
+                self.parameters.zero_gradient()
+                loss.backward()  # type: ignore[no-untyped-call] # torch has no types for it
+                if settings.max_grad_norm is not None:
+                    self.parameters.clip_gradient(settings.max_grad_norm)
+                self.optimizer.step()
+
+                policy_losses.append(policy_loss.detach())
+                value_losses.append(critic_loss.detach())
+                entropies.append(entropy.detach())
+                log_ratios.append(log_ratio.detach())
+            last_epoch = torch.cat(log_ratios)
+            kl = approximate_kl(last_epoch.reshape(len(last_epoch), -1).sum(dim=1))
+            if settings.target_kl is not None and kl.item() > settings.target_kl:
+                break
+
+        return {
+            "Losses/Policy Loss": torch.stack(policy_losses).mean().abs(),
+            "Losses/Value Loss": torch.stack(value_losses).mean(),
+            "Policy/Entropy": torch.stack(entropies).mean(),
+            "Policy/Learning Rate": torch.tensor(learning_rate),
+            "Policy/Epsilon": torch.tensor(epsilon),
+            "Policy/Beta": torch.tensor(beta),
+            "Policy/KL": kl,
+            "Policy/Clip Fraction": ((last_epoch.exp() - 1).abs() > epsilon).float().mean(),
+            "Policy/Explained Variance": foreseen,
+            "Policy/Epochs": torch.tensor(float(epoch + 1)),
+        }
+
+    def _scheduled(self, step: int) -> tuple[float, float, float]:
+        """Gives learning rate, epsilon and beta at a step."""
+        own, end = self.settings, self.max_steps
+        return (
+            scheduled(
+                own.learning_rate_schedule, own.learning_rate, LEARNING_RATE_FLOOR, step, end
+            ),
+            scheduled(own.epsilon_schedule, own.epsilon, EPSILON_FLOOR, step, end),
+            scheduled(own.beta_schedule, own.beta, BETA_FLOOR, step, end),
+        )
+
+    def _of_ratio(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities that one ratio is made of; (B, C + K) -> (B,) or unchanged."""
+        return log_probs.sum(dim=1) if self.settings.ratio == "joint" else log_probs
+
+    def _entropy(self, entropies: Tensor) -> Tensor:
+        """Entropy of the whole action, or ML-Agents' mean over dimensions; (B, C + K) -> ()."""
+        if self.settings.ratio == "joint":
+            return entropies.sum(dim=1).mean()
+        size = self.policy.continuous_size
+        branches = entropies[:, size:].sum(dim=1).mean()
+        return branches + entropies[:, :size].mean() if size else branches
+
+    def _targets(
+        self, rollout: Rollout, values: Tensor, bootstrap: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Gives advantages (B,) or (B, 1), averaged over signals, and returns (B, R)."""
+        advantages, returns = gae(
+            rollout.rewards,
+            values,
+            rollout.next_values(values, bootstrap),
+            rollout.is_segment_end(),
+            self.gamma,
+            self.settings.lambd,
+        )
+        combined = advantages.mean(dim=1)  # (B, R) -> (B,)
+        if self.settings.normalize_advantages:
+            combined = normalized(combined)
+        return (combined if self.settings.ratio == "joint" else combined.unsqueeze(1)), returns
+
+    @torch.no_grad()
+    def _recomputed_targets(self, rollout: Rollout, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with what the critic thinks now ("What Matters", arXiv 2006.05990, 3.5)."""
+        following = self.policy.values(self.policy.inputs(rollout.bootstrap_obs))  # (S, R)
+        following = following * (~rollout.terminated).unsqueeze(1)
+        return self._targets(rollout, self.policy.values(inputs), following)
+
+    def state_dict(self) -> dict[str, object]:
+        """Gives the state of optimiser and shuffling."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Goes on from `state_dict`."""
+        optimizer, generator = state["optimizer"], state["generator"]
+        assert isinstance(optimizer, dict)
+        assert isinstance(generator, Tensor)
+        self.optimizer.load_state_dict(optimizer)
+        self.generator.set_state(generator)

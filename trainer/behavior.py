@@ -1,0 +1,294 @@
+"""Everything one behaviour owns: it collects, learns, and says how it is doing.
+
+Letters: R reward signals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.batch import Actions, Decisions, Terminals
+from envs.spec import BehaviorSpec
+from trainer.actor import Actor
+from trainer.algos.base import Algorithm
+from trainer.algos.ppo import PPO
+from trainer.config.errors import UserError
+from trainer.config.settings import BehaviorSettings
+from trainer.metrics import Metrics
+from trainer.rewards.extrinsic import ExtrinsicReward
+from trainer.rollout.episodes import EpisodeTracker
+from trainer.rollout.segments import take
+from trainer.rollout.steplog import StepLog
+from trainer.saved_policy import build_policy, spec_to_state
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Summary:
+    """How a behaviour has done since the last summary."""
+
+    step: int
+    num_episodes: int
+    mean_reward: float | None  # None: no episode was completed
+    std_of_reward: float | None
+
+
+class Behavior:
+    """One behaviour name: policy, algorithm, step log and statistics, for all its simulators."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: BehaviorSpec,
+        settings: BehaviorSettings,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device,
+        is_training: bool,
+        state: Mapping[str, object] | None,
+        starts_at_zero: bool,
+    ) -> None:
+        """Builds the networks and, if there is a state, goes on from it.
+
+        Args:
+            name: without `?team=`.
+            spec: what the simulators said of it.
+            settings: resolved.
+            folder: `<results>/<run>/<name>`.
+            seed: of weights, actions and minibatches.
+            device: where networks and rollouts lie.
+            is_training: False: act, but never learn.
+            state: of a checkpoint, or None for fresh weights.
+            starts_at_zero: take weights and optimiser of `state`, but not its step
+                (`initialize_from`).
+        """
+        self.name = name
+        self.spec = spec
+        self.settings = settings
+        self.folder = folder
+        self.device = device
+        self.is_training = is_training
+        torch.manual_seed(seed)  # the layers' first weights
+        self.policy = build_policy(name, spec, settings).to(device)
+        self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
+        gamma = torch.tensor([signal.gamma for signal in self.rewards], device=device)  # (R,)
+        self.algorithm: Algorithm = PPO(
+            self.policy,
+            settings.hyperparameters,
+            gamma,
+            settings.max_steps,
+            torch.Generator().manual_seed(seed + 1),
+        )
+        self.actor = Actor(
+            self.policy,
+            torch.Generator(device=device).manual_seed(seed + 2),
+            settings.network_settings.deterministic,
+        )
+        self.log = StepLog(spec, len(self.rewards), settings.hyperparameters.buffer_size + 1024)
+        self.episodes = EpisodeTracker()
+        self.step = 0
+        self.num_updates = 0
+        if state is not None:
+            self.load_state_dict(state)
+            if starts_at_zero:
+                self.step = 0
+        resumed = state is not None and not starts_at_zero
+        self.metrics = Metrics(folder, self.step if resumed else None)
+        self.metrics.write_settings(settings)
+        self._next_summary = _next_multiple(self.step, settings.summary_freq)
+        self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `max_steps` is reached."""
+        return self.step >= self.settings.max_steps
+
+    @property
+    def mean_recent_return(self) -> float | None:
+        """Mean return of the last 100 episodes, or None before the first has ended."""
+        returns = self.episodes.recent_returns
+        return float(np.mean(returns)) if returns else None
+
+    @property
+    def mean_recent_length(self) -> float | None:
+        """Mean length of the last 100 episodes, in transitions."""
+        lengths = self.episodes.recent_lengths
+        return float(np.mean(lengths)) if lengths else None
+
+    def decide(self, batches: Sequence[Decisions]) -> list[Actions]:
+        """Answers agents that wait for an action, one answer per batch."""
+        for batch in batches:
+            self.episodes.decide(batch)
+        complete = self.log.num_complete
+        actions = self.actor.act(self.log, batches)
+        self.step += self.log.num_complete - complete
+        return actions
+
+    def end(self, batches: Sequence[Terminals]) -> None:
+        """Takes note of episodes that are over."""
+        complete = self.log.num_complete
+        for batch in batches:
+            self.episodes.end(batch)
+            self.log.close(batch)
+        self.step += self.log.num_complete - complete
+
+    def abandon(self, lanes: NDArray[np.int64]) -> None:
+        """Forgets the unfinished episodes of these lanes; what they taught so far stays."""
+        self.episodes.abandon(lanes)
+        self.log.abandon(lanes)
+
+    @property
+    def is_ready_to_learn(self) -> bool:
+        """Whether the step log holds `buffer_size` complete decisions."""
+        return self.log.num_complete >= self.settings.hyperparameters.buffer_size
+
+    def learn(self) -> None:
+        """Turns the step log into an update; without training or behind max_steps, empties it."""
+        if not self.is_training or self.is_finished_learning:
+            self.log.keep_open_rows()
+            return
+        rollout, simulator_reward = take(
+            self.log, self.policy, self.settings.time_horizon, self.device
+        )
+        rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
+        rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
+        self.metrics.add(self.algorithm.update(rollout, self.step))
+        # Only now, so that the ratio of the first minibatch was exactly 1.
+        self.policy.update_normalizer(rollout.obs)
+        self.num_updates += 1
+        for i, signal in enumerate(self.settings.reward_signals):
+            self.metrics.add(
+                {f"Policy/{signal.capitalize()} Value Estimate": rollout.values[:, i].mean()}
+            )
+
+    @property
+    def is_finished_learning(self) -> bool:
+        """Whether the last update was behind `max_steps`: what was collected by then is used."""
+        return self.step - self.log.num_complete >= self.settings.max_steps
+
+    def summary_if_due(self) -> Summary | None:
+        """Writes the statistics once per `summary_freq` steps, at the exact multiple."""
+        if self.step < self._next_summary:
+            return None
+        step = self._next_summary
+        while self._next_summary <= self.step:
+            step = self._next_summary
+            self._next_summary += self.settings.summary_freq
+        returns, lengths = self.episodes.take_finished()
+        self.metrics.add_episodes(returns, lengths)
+        if len(returns):
+            # With one signal the sum per episode is the return times its strength.
+            for name, signal in self.settings.reward_signals.items():
+                tag = f"Policy/{name.capitalize()} Reward"
+                self.metrics.add({tag: float(returns.mean()) * signal.strength})
+        self.metrics.write(step)
+        return Summary(
+            step,
+            len(returns),
+            float(returns.mean()) if len(returns) else None,
+            float(returns.std()) if len(returns) else None,
+        )
+
+    def is_checkpoint_due(self) -> bool:
+        """Whether a multiple of `checkpoint_interval` was passed since the last time it was."""
+        if self.step < self._next_checkpoint:
+            return False
+        self._next_checkpoint = _next_multiple(self.step, self.settings.checkpoint_interval)
+        return True
+
+    def state_dict(self) -> dict[str, object]:
+        """Gives everything that has to outlive the process: tensors, numbers and strings."""
+        return {
+            "behavior": self.name,
+            "spec": spec_to_state(self.spec),
+            "settings": self.settings.model_dump_json(),
+            "step": self.step,
+            "num_updates": self.num_updates,
+            "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
+            "algorithm": self.algorithm.state_dict(),
+            "acting_generator": self.actor.generator.get_state(),
+            "recent_returns": list(self.episodes.recent_returns),
+            "recent_lengths": list(self.episodes.recent_lengths),
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Goes on from a checkpoint's state.
+
+        Raises:
+            BehaviorMismatchError: its network has other shapes than this behaviour asks for.
+        """
+        policy, algorithm = state["policy"], state["algorithm"]
+        assert isinstance(policy, dict)
+        assert isinstance(algorithm, dict)
+        self._require_same_shapes(policy)
+        self.policy.load_state_dict(policy)
+        self.algorithm.load_state_dict(algorithm)
+        generator = state["acting_generator"]
+        assert isinstance(generator, Tensor)
+        if self.actor.generator.get_state().shape == generator.shape:
+            self.actor.generator.set_state(generator)
+        self.step = int(state["step"])  # type: ignore[call-overload] # an int, by state_dict
+        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload] # likewise
+        for name in ("recent_returns", "recent_lengths"):
+            values = state[name]
+            assert isinstance(values, list)
+            getattr(self.episodes, name).extend(values)
+
+    def introduction(self) -> str:
+        """Says what was built, for the console."""
+        parameters = sum(parameter.numel() for parameter in self.policy.parameters())
+        start = f"from step {self.step}" if self.step else "from step 0"
+        return (
+            f"Behavior {self.name}: {describe(self.spec)}; {parameters:,} parameters on "
+            f"{self.device}; step log {self.log.num_bytes / 1e6:.0f} MB. Training {start}, saving "
+            f"to {self.folder}.\nHyperparameters for behavior name {self.name}:\n"
+            f"{self.settings.model_dump_json(indent=2)}"
+        )
+
+    def _require_same_shapes(self, saved: Mapping[str, Tensor]) -> None:
+        wanted = {key: tuple(value.shape) for key, value in self.policy.state_dict().items()}
+        found = {key: tuple(value.shape) for key, value in saved.items()}
+        if wanted == found:
+            return
+        different = sorted(
+            key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)
+        )
+        shown = "; ".join(
+            f"{key}: checkpoint {found.get(key, 'none')}, now {wanted.get(key, 'none')}"
+            for key in different[:4]
+        )
+        raise BehaviorMismatchError(
+            f"Behavior '{self.name}': the checkpoint's network does not fit the one that the "
+            f"settings and the simulator ask for ({len(different)} tensors differ: {shown}). "
+            f"Resume with the network_settings, reward_signals, observations and actions that it "
+            f"was trained with, or start a new run with another --run-id."
+        )
+
+
+class BehaviorMismatchError(UserError):
+    """A checkpoint, or another simulator, means something else by this behaviour."""
+
+
+def describe(spec: BehaviorSpec) -> str:
+    """Says what a behaviour observes and how it acts, in one line."""
+    sensors = ", ".join(
+        f"{sensor.name or 'sensor'} {tuple(sensor.shape)}" for sensor in spec.observation_specs
+    )
+    actions = spec.action_spec
+    branches = f", discrete branches {list(actions.discrete_branches)}"
+    return (
+        f"observations {sensors}; actions {actions.continuous_size} continuous"
+        f"{branches if actions.discrete_size else ''}"
+    )
+
+
+def _next_multiple(step: int, interval: int) -> int:
+    """The first multiple of `interval` above `step`."""
+    return (step // interval + 1) * interval

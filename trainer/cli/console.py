@@ -1,0 +1,152 @@
+"""What a run says: a live view on a terminal, one plain line per event elsewhere.
+
+The plain lines are ML-Agents', so that programs that read them go on working.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from trainer.reporter import Reporter, RunProgress, RunSummary
+
+PLAIN_FORMAT = "[%(levelname)s] %(message)s"
+DEBUG_FORMAT = "%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] %(message)s"
+
+
+def summary_line(summary: RunSummary) -> str:
+    """Gives ML-Agents' console line for one summary."""
+    state = "Training." if summary.is_training else "Not Training."
+    start = f"{summary.behavior}. Step: {summary.step}. Time Elapsed: {summary.elapsed_s:.3f} s. "
+    if summary.mean_reward is None or summary.std_of_reward is None:
+        return f"{start}No episode was completed since last summary. {state}"
+    return (
+        f"{start}Mean Reward: {summary.mean_reward:.3f}. "
+        f"Std of Reward: {summary.std_of_reward:.3f}. {state}"
+    )
+
+
+def shares_line(shares: Mapping[str, float]) -> str:
+    """Says where the time goes, such as `simulators 61 % · inference 9 % · learning 30 %`."""
+    return " · ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())
+
+
+def clock(seconds: float) -> str:
+    """Gives hours, minutes and seconds, such as 1:02:03."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}"
+
+
+class PlainReporter(Reporter):
+    """One line per event on standard output, through `logging`."""
+
+    def __init__(self, debug: bool = False) -> None:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter(DEBUG_FORMAT if debug else PLAIN_FORMAT))
+        _install(handler, debug)
+
+    def summary(self, summary: RunSummary) -> None:
+        """Writes ML-Agents' line."""
+        self.info(summary_line(summary))
+
+
+class LiveReporter(Reporter):
+    """A table at the foot of the terminal that follows the run; events scroll above it."""
+
+    def __init__(self, debug: bool = False) -> None:
+        self._console = Console()
+        self._bars = Progress(
+            TextColumn("[bold]{task.fields[label]}"),
+            BarColumn(bar_width=None),
+            TextColumn(
+                "{task.fields[percent]:.1f} %  step {task.fields[step]:,} of "
+                "{task.fields[max_steps]:,}"
+            ),
+            console=self._console,
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        handler = RichHandler(
+            console=self._console,
+            show_path=debug,
+            show_time=False,
+            markup=False,
+            highlighter=None,
+            rich_tracebacks=False,
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        _install(handler, debug)
+
+    def __enter__(self) -> LiveReporter:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def summary(self, summary: RunSummary) -> None:
+        """Writes ML-Agents' line above the table."""
+        self.info(summary_line(summary))
+
+    def progress(self, progress: RunProgress) -> None:
+        """Redraws the table."""
+        table = Table.grid(padding=(0, 2), expand=True)
+        for behavior in progress.behaviors:
+            fields: dict[str, Any] = {
+                "label": behavior.name,
+                "percent": 100 * behavior.step / behavior.max_steps,
+                "step": behavior.step,
+                "max_steps": behavior.max_steps,
+            }
+            if behavior.name not in self._tasks:
+                task = self._bars.add_task("", total=behavior.max_steps, **fields)
+                self._tasks[behavior.name] = task
+            self._bars.update(self._tasks[behavior.name], completed=behavior.step, **fields)
+        table.add_row(self._bars)
+        for behavior in progress.behaviors:
+            table.add_row(_behavior_row(behavior.name, behavior.mean_reward, behavior.mean_length))
+        left = "?" if progress.left_s is None else clock(progress.left_s)
+        table.add_row(
+            f"{progress.steps_per_s:,.0f} steps/s   elapsed {clock(progress.elapsed_s)}   "
+            f"left {left}   simulators {progress.num_simulators}"
+        )
+        table.add_row(shares_line(progress.shares))
+        table.add_row(f"last checkpoint: {progress.last_checkpoint or 'none yet'}")
+        self._live.update(table)
+
+
+def _behavior_row(name: str, mean_reward: float | None, mean_length: float | None) -> str:
+    if mean_reward is None or mean_length is None:
+        return f"{name}: no episode has ended yet"
+    return f"{name}: mean reward {mean_reward:,.2f}   mean length {mean_length:,.0f}   (last 100)"
+
+
+def _install(handler: logging.Handler, debug: bool) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for noisy in ("matplotlib", "PIL", "grpc", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def make_reporter(debug: bool) -> Reporter:
+    """Gives the live view on a terminal, plain lines elsewhere and when debugging."""
+    if sys.stdout.isatty() and not debug:
+        return LiveReporter()
+    return PlainReporter(debug)

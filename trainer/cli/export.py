@@ -1,0 +1,37 @@
+"""Writes a run's policies as ONNX files that Unity loads, and checks each against the policy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trainer.cli.run_arguments import add_run_arguments, chosen_behaviors, chosen_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which run, which behaviour, and where to."""
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of the files; without it, the run's"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and verifies each behaviour's policy."""
+    folder = chosen_run(args)
+    behaviors = chosen_behaviors(args, folder)
+
+    from trainer.export_onnx import export_and_verify
+    from trainer.saved_policy import restore_policy
+
+    output = args.output or folder.path
+    output.mkdir(parents=True, exist_ok=True)
+    for name in behaviors:
+        state, _ = folder.store(name, keep=0).load(args.from_step)
+        saved = restore_policy(state)
+        report = export_and_verify(saved.policy, saved.spec, output / f"{name}.onnx")
+        print(
+            f"Exported {report.path} (step {saved.step}); onnxruntime and the policy differ by at "
+            f"most {report.max_difference:.1e} on {report.num_rows} rows."
+        )
+    return 0

@@ -1,0 +1,53 @@
+"""Trains the behaviours of a simulator."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from trainer.config import flags
+from trainer.config.load import load_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds mlagents-learn's flags, and ours."""
+    flags.add_arguments(parser)
+    parser.add_argument(
+        "--from-step",
+        type=int,
+        metavar="N",
+        help="with --resume: go on from the checkpoint of this step, not from the newest",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains until max_steps or a signal; gives the exit code."""
+    typed = flags.collect(args)
+    settings = load_run(typed.config_path, typed.overrides)
+
+    # torch is imported only now, so that a mistake in the file is told at once.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from trainer.cli.console import make_reporter
+    from trainer.run import Run
+    from trainer.stopping import StopRequest
+
+    stop = StopRequest()
+    with make_reporter(settings.debug) as reporter, stop.listening():
+        run = Run(settings, reporter, stop, args.from_step)
+        reporter.info(
+            f"Watch the curves: tensorboard --logdir {settings.checkpoint_settings.results_dir}"
+        )
+        outcome = run.execute()
+        reporter.info(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason}.")
+        if not run.is_finished:
+            reporter.info(
+                f"Go on with: {resume_command(args, settings.checkpoint_settings.run_id)}"
+            )
+    return outcome.exit_code
+
+
+def resume_command(args: argparse.Namespace, run_id: str) -> str:
+    """Gives the words that go on with this run."""
+    path = getattr(args, "trainer_config_path", None)
+    file = f" {path}" if path else ""
+    return f"ppo-train{file} --run-id {run_id} --resume"

@@ -1,0 +1,50 @@
+"""Which device learns, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from trainer.config.errors import ConfigError
+from trainer.config.settings import BehaviorSettings, RunSettings, TorchSettings
+
+# A minibatch below this many multiply-adds is faster on one thread: two took 1.0 to 1.3 times as
+# long at 0.7 and 2.2 million, and half as long at 2,600 million (reference: speed, "The update").
+ONE_THREAD_MULTIPLY_ADDS = 20e6
+
+
+def choose_device(settings: TorchSettings) -> torch.device:
+    """Gives `torch_settings.device`; without it cuda if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the device does not exist on this machine.
+    """
+    if settings.device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=settings.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"torch_settings.device is {settings.device}, but PyTorch {torch.__version__} cannot "
+            f"use it here: {str(error).splitlines()[0]} Set it to cpu, or leave it out."
+        ) from error
+    return torch.device(settings.device)
+
+
+def choose_num_threads(settings: RunSettings) -> int:
+    """Gives the threads of an update: `torch_settings.num_threads`, else by the work in it."""
+    if settings.torch_settings.num_threads is not None:
+        return settings.torch_settings.num_threads
+    behaviors = list(settings.behaviors.values())
+    if settings.default_settings is not None:
+        behaviors.append(settings.default_settings)
+    work = max((_multiply_adds(behavior) for behavior in behaviors), default=0.0)
+    return 1 if work < ONE_THREAD_MULTIPLY_ADDS else len(os.sched_getaffinity(0))
+
+
+def _multiply_adds(behavior: BehaviorSettings) -> float:
+    """Estimates the multiply-adds of one minibatch's forward pass, actor and critic."""
+    network = behavior.network_settings
+    per_row = 2 * network.num_layers * network.hidden_units**2
+    return float(per_row * behavior.hyperparameters.batch_size)

@@ -1,0 +1,172 @@
+"""Plays whole episodes with a finished policy, over the same bridge that it was trained on.
+
+Letters: N agents that wait for an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from envs.batch import Actions, Decisions
+from envs.errors import SimulatorError
+from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
+from envs.spec import parse_behavior_id
+from trainer.actor import to_simulator
+from trainer.config.errors import UserError
+from trainer.config.settings import RunSettings
+from trainer.onnx_policy import OnnxPolicy
+from trainer.rollout.episodes import EpisodeTracker
+from trainer.run_folder import RunFolder
+from trainer.saved_policy import SavedPolicy, restore_policy
+from trainer.simulators import plan_fleet
+
+Episode = tuple[float, int]  # return, length in transitions
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What to play."""
+
+    env_path: str | None
+    episodes: int
+    deterministic: bool
+    seed: int
+    video: Path | None = None
+
+
+class Player(Protocol):
+    """Anything that chooses actions, such as a checkpoint or an ONNX file."""
+
+    source: str
+
+    def act(self, decisions: Decisions) -> Actions:
+        """Answers N decisions."""
+        ...
+
+
+@dataclass
+class CheckpointPlayer:
+    """Acts with the policy of a checkpoint."""
+
+    saved: SavedPolicy
+    deterministic: bool
+    seed: int
+    source: str
+    _generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def act(self, decisions: Decisions) -> Actions:
+        """Answers N decisions."""
+        policy = self.saved.policy
+        with torch.no_grad():
+            inputs = policy.inputs([torch.from_numpy(obs) for obs in decisions.obs])
+        mask = decisions.action_mask
+        chosen = policy.act(
+            inputs,
+            None if mask is None else torch.from_numpy(mask),
+            self._generator,
+            self.deterministic,
+        )
+        return to_simulator(chosen)
+
+
+@dataclass
+class OnnxPlayer:
+    """Acts with an exported policy, in onnxruntime, as Unity would."""
+
+    policy: OnnxPolicy
+    deterministic: bool
+    source: str
+
+    def act(self, decisions: Decisions) -> Actions:
+        """Answers N decisions."""
+        return self.policy.act(list(decisions.obs), decisions.action_mask, self.deterministic)
+
+
+def policies_of_run(
+    folder: RunFolder,
+    names: Sequence[str],
+    *,
+    use_onnx: bool,
+    from_step: int | None,
+    plan: Evaluation,
+) -> dict[str, Player]:
+    """Loads the policies of a run, by behaviour name.
+
+    Raises:
+        UserError: there is no such checkpoint, or it was not exported.
+    """
+    players: dict[str, Player] = {}
+    for name in names:
+        state, saved = folder.store(name, keep=0).load(from_step)
+        if not use_onnx:
+            players[name] = CheckpointPlayer(
+                restore_policy(state), plan.deterministic, plan.seed, str(saved.path)
+            )
+        elif saved.onnx_path is None:
+            raise UserError(
+                f"{saved.path} was saved without an ONNX file. Write one first: "
+                f"ppo-train export --run-id {folder.path.name}"
+            )
+        else:
+            players[name] = OnnxPlayer(
+                OnnxPolicy(saved.onnx_path), plan.deterministic, str(saved.onnx_path)
+            )
+    return players
+
+
+def evaluate(
+    settings: RunSettings, logs_dir: Path, players: Mapping[str, Player], plan: Evaluation
+) -> dict[str, list[Episode]]:
+    """Plays until every behaviour has ended `plan.episodes` episodes; starts its own simulator.
+
+    One simulator with one area: the episodes are the first ones, long and short alike, while with
+    several at once the short ones would come first.
+
+    Raises:
+        SimulatorError: it could not be started, or was lost before the last episode.
+    """
+    env = settings.env_settings.model_copy(
+        update={"env_path": plan.env_path, "num_envs": 1, "num_areas": 1}
+    )
+    settings = settings.model_copy(update={"env_settings": env})
+    trackers = {name: EpisodeTracker() for name in players}
+    episodes: dict[str, list[Episode]] = {name: [] for name in players}
+    fleet_plan = plan_fleet(settings, logs_dir, plan.seed, video=plan.video)
+    with Fleet(fleet_plan) as fleet:
+        while any(len(played) < plan.episodes for played in episodes.values()):
+            for arrival in fleet.recv():
+                if isinstance(arrival, SimulatorLoss):
+                    raise SimulatorError(str(arrival.error))
+                fleet.send(arrival.simulator, _answers(arrival, players, trackers))
+            for name, tracker in trackers.items():
+                returns, lengths = tracker.take_finished()
+                ended = zip(returns.tolist(), lengths.tolist(), strict=True)
+                episodes[name].extend(ended)
+    return {name: played[: plan.episodes] for name, played in episodes.items()}
+
+
+def _answers(
+    message: SimulatorMessage,
+    players: Mapping[str, Player],
+    trackers: Mapping[str, EpisodeTracker],
+) -> dict[str, Actions]:
+    """Answers one simulator; the bridge fills in zeros for behaviours that nobody plays."""
+    for behavior_id, terminals in message.terminals.items():
+        name = parse_behavior_id(behavior_id).name
+        if name in trackers:
+            trackers[name].end(terminals)
+    answers = {}
+    for behavior_id, decisions in message.decisions.items():
+        name = parse_behavior_id(behavior_id).name
+        if name in players:
+            trackers[name].decide(decisions)
+            answers[behavior_id] = players[name].act(decisions)
+    return answers

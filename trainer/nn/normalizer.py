@@ -1,0 +1,55 @@
+"""Running mean and variance of vector observations.
+
+Letters: B rows, D observation size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CLIP = 5.0  # ML-Agents clamps normalised observations to this many standard deviations
+
+
+class Normalizer(nn.Module):
+    """Scales vector observations to zero mean and unit variance, clamped to +-5.
+
+    Starts like ML-Agents' (one imagined row of mean 0 and variance 1), which also keeps the
+    variance of a constant observation above 0. `forward` never changes it: `update` does, and is
+    called by the learner only, so evaluation and export see frozen statistics.
+
+    Source: Chan, Golub, LeVeque (1979), pairwise update of mean and sum of squares.
+    """
+
+    steps: Tensor  # () float64, rows seen, counting the imagined one
+    mean: Tensor  # (D,) float64
+    sum_of_squares: Tensor  # (D,) float64, of the distances from the mean
+    shift: Tensor  # (D,) float32, what forward subtracts
+    scale: Tensor  # (D,) float32, what forward multiplies with
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.ones((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("sum_of_squares", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """(B, D) -> (B, D), without side effects."""
+        return ((obs - self.shift) * self.scale).clamp(-CLIP, CLIP)
+
+    @torch.no_grad()
+    def update(self, obs: Tensor) -> None:
+        """Takes (B, D) more rows into the statistics."""
+        rows = obs.to(torch.float64)
+        count = len(rows)
+        batch_mean = rows.mean(dim=0)
+        total = self.steps + count
+        delta = batch_mean - self.mean
+        self.sum_of_squares += ((rows - batch_mean) ** 2).sum(dim=0)
+        self.sum_of_squares += delta**2 * (self.steps * count / total)
+        self.mean += delta * (count / total)
+        self.steps.copy_(total)
+        self.shift.copy_(self.mean)
+        self.scale.copy_((self.sum_of_squares / self.steps).rsqrt())

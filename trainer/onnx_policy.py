@@ -1,0 +1,137 @@
+"""A policy read back from its ONNX file, as Unity would run it.
+
+Letters: N rows, C continuous action size, K discrete branches, L sum of branch sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from envs.batch import Actions
+from trainer.config.errors import UserError
+
+UNITY_FORMAT = 3.0  # version_number of every model since ML-Agents' package 2.0
+
+
+class OnnxError(UserError):
+    """An ONNX file that cannot be run as a policy."""
+
+
+def open_session(model: Path | bytes) -> Any:
+    """Loads a model into onnxruntime, on one thread: batches are small, cores are shared."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    source = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxPolicy:
+    """Acts as `<Behaviour>.onnx` says; reads files of ppo-train and of ML-Agents."""
+
+    def __init__(self, path: Path, seed: int | None = None) -> None:
+        """Loads the file.
+
+        Args:
+            path: a model in Unity's format, version 3, without memory.
+            seed: of drawn actions, from here on and for the whole process; None leaves it open.
+
+        Raises:
+            OnnxError: the file is missing, damaged, or another kind of model.
+        """
+        self.path = path
+        if seed is not None:
+            onnxruntime.set_seed(seed)
+        try:
+            self._session = open_session(path)
+        except Exception as error:  # onnxruntime's own classes are not public
+            first = str(error).splitlines()[0][:200]
+            raise OnnxError(
+                f"{path} cannot be loaded ({first}). Expected an ONNX file such as ppo-train "
+                f"exports: choose another one, or export it again with ppo-train export."
+            ) from error
+        self._inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
+        self._outputs = {entry.name for entry in self._session.get_outputs()}
+        self._require_policy()
+        self._observations = [
+            f"obs_{i}" for i in range(sum(n != "action_masks" for n in self._inputs))
+        ]
+
+    def _require_policy(self) -> None:
+        kinds = {"continuous_actions", "discrete_actions"}
+        if "version_number" not in self._outputs or not kinds & self._outputs:
+            raise OnnxError(
+                f"{self.path} has the outputs {', '.join(sorted(self._outputs))}. Expected a policy "
+                f"with version_number and continuous_actions or discrete_actions, such as "
+                f"ppo-train export writes."
+            )
+        if "recurrent_in" in self._inputs:
+            raise OnnxError(
+                f"{self.path} has memory (input recurrent_in). This version runs policies without "
+                f"memory only: train it without network_settings.memory."
+            )
+        zeros = {
+            name: np.zeros([size if isinstance(size, int) else 1 for size in shape], np.float32)
+            for name, shape in self._inputs.items()
+        }
+        (version,) = self._session.run(["version_number"], zeros)
+        if float(version[0]) != UNITY_FORMAT:
+            raise OnnxError(
+                f"{self.path} has version_number {float(version[0]):g}; expected {UNITY_FORMAT:g}, "
+                f"the format since ML-Agents' package 2.0. Export it again with a current trainer."
+            )
+
+    def act(
+        self,
+        obs: Sequence[NDArray[np.float32]],
+        mask: NDArray[np.bool_] | None,
+        deterministic: bool,
+    ) -> Actions:
+        """Chooses an action for each of N rows.
+
+        Args:
+            obs: one per sensor, each (N, *shape).
+            mask: (N, L), True = allowed, or None for everything; only with discrete actions.
+            deterministic: choose the likeliest instead of drawing.
+
+        Returns:
+            Continuous (N, C) in -1..1 and discrete (N, K), as the simulator is to receive them.
+        """
+        num_rows = len(obs[0])
+        prefix = "deterministic_" if deterministic else ""
+        names = [f"{prefix}{kind}_actions" for kind in ("continuous", "discrete")]
+        asked = [name for name in names if name in self._outputs]
+        answers = dict(zip(asked, self._session.run(asked, self._feed(obs, mask)), strict=True))
+        continuous, discrete = (
+            answers.get(name, np.zeros((num_rows, 0), np.float32)) for name in names
+        )
+        return Actions(
+            np.asarray(continuous, dtype=np.float32), np.asarray(discrete, dtype=np.int32)
+        )
+
+    def _feed(
+        self, obs: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Names the inputs; checks what a user can get wrong: another environment's sensors."""
+        found = [column.shape[1:] for column in obs]
+        wanted = [tuple(self._inputs[name][1:]) for name in self._observations]
+        if found != wanted:
+            raise OnnxError(
+                f"{self.path} expects observations of the shapes {wanted}, the environment has "
+                f"{found}. Run it on the environment that it was trained on."
+            )
+        feed = dict(zip(self._observations, obs, strict=True))
+        if "action_masks" in self._inputs:
+            size = int(self._inputs["action_masks"][1])
+            if mask is None:
+                feed["action_masks"] = np.ones((len(obs[0]), size), dtype=np.float32)
+            else:
+                feed["action_masks"] = mask.astype(np.float32)
+        return feed

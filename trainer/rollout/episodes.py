@@ -1,0 +1,71 @@
+"""Returns and lengths of episodes, summed up as rewards come in.
+
+Letters: N agents in one batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.batch import AgentColumns, Decisions, Terminals
+
+
+class EpisodeTracker:
+    """Running sums per lane; what a finished episode came to goes to `finished`.
+
+    Returns are undiscounted sums of the agents' individual rewards (ML-Agents' Cumulative Reward;
+    group rewards are not in it). Lengths count every transition, the terminal one too.
+    """
+
+    def __init__(self, window: int = 100) -> None:
+        self._returns = np.zeros(64, dtype=np.float64)  # (lanes,)
+        self._lengths = np.full(64, -1, dtype=np.int64)  # (lanes,) -1 = lane not in an episode
+        self.recent_returns: deque[float] = deque(maxlen=window)
+        self.recent_lengths: deque[int] = deque(maxlen=window)
+        self._finished: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+
+    def _reserve(self, lanes: NDArray[np.int64]) -> None:
+        highest = int(lanes.max())
+        if highest >= len(self._returns):
+            more = 2 * highest + 1 - len(self._returns)
+            self._returns = np.append(self._returns, np.zeros(more))
+            self._lengths = np.append(self._lengths, np.full(more, -1, dtype=np.int64))
+
+    def _add(self, batch: AgentColumns) -> None:
+        self._reserve(batch.lane)
+        # A lane's first message only says that the agent lives: its reward has no decision before.
+        started = self._lengths[batch.lane] >= 0
+        self._returns[batch.lane] += np.where(started, batch.reward, 0.0)
+        self._lengths[batch.lane] += 1
+
+    def decide(self, batch: Decisions) -> None:
+        """Counts the rewards that came with new decisions."""
+        self._add(batch)
+
+    def end(self, batch: Terminals) -> None:
+        """Counts the last rewards and files the finished episodes."""
+        self._add(batch)
+        returns, lengths = self._returns[batch.lane], self._lengths[batch.lane]
+        self._finished.append((returns, lengths))
+        self.recent_returns.extend(returns.tolist())
+        self.recent_lengths.extend(lengths.tolist())
+        self.abandon(batch.lane)
+
+    def abandon(self, lanes: NDArray[np.int64]) -> None:
+        """Forgets the unfinished episodes of these lanes."""
+        if len(lanes):
+            self._reserve(lanes)
+            self._returns[lanes] = 0.0
+            self._lengths[lanes] = -1
+
+    def take_finished(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Gives returns and lengths of the episodes finished since the last call."""
+        if not self._finished:
+            return np.zeros(0), np.zeros(0, dtype=np.int64)
+        returns = np.concatenate([part[0] for part in self._finished])
+        lengths = np.concatenate([part[1] for part in self._finished])
+        self._finished.clear()
+        return returns, lengths

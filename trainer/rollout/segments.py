@@ -1,0 +1,120 @@
+"""Cuts the step log into segments: each agent's decisions in order, end to end.
+
+Letters: B decisions of all segments end to end, S segments, R reward signals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer.nn.actor_critic import ActorCritic
+from trainer.rollout.rollout import Rollout
+from trainer.rollout.steplog import (
+    CONTINUED,
+    NO_ROW,
+    TERMINATED,
+    TRUNCATED,
+    StepLog,
+)
+
+BEHIND_THE_END = -2  # differs from every row and from NO_ROW, so that the last row ends a segment
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOrder:
+    """Which rows of the log make up the rollout, and where its segments end."""
+
+    rows: NDArray[np.int64]  # (B,) rows of the log, segments end to end
+    starts: NDArray[np.int64]  # (S + 1,)
+
+
+def order_segments(log: StepLog, time_horizon: int) -> SegmentOrder:
+    """Sorts the complete rows by lane and cuts them at ends, gaps and every `time_horizon` rows."""
+    count = log.num_rows
+    status = log.columns["status"][:count]
+    complete = np.flatnonzero((status >= CONTINUED) & (status <= TRUNCATED))
+    # Stable: rows of one lane stay in the order in which they were decided.
+    rows = complete[np.argsort(log.columns["lane"][complete], kind="stable")]
+    following = np.append(rows[1:], BEHIND_THE_END)
+    is_end = log.columns["next_row"][rows] != following
+    ends = np.flatnonzero(is_end) + 1
+    starts = np.concatenate(([0], ends))
+    lengths = np.diff(starts)
+    if len(lengths) and int(lengths.max()) > time_horizon:
+        position = np.arange(len(rows)) - np.repeat(starts[:-1], lengths)
+        is_end |= (position + 1) % time_horizon == 0
+        starts = np.concatenate(([0], np.flatnonzero(is_end) + 1))
+    return SegmentOrder(rows, starts)
+
+
+def take(
+    log: StepLog, policy: ActorCritic, time_horizon: int, device: torch.device
+) -> tuple[Rollout, Tensor]:
+    """Takes all complete rows out of the log, as one rollout on `device`.
+
+    Args:
+        log: at least one complete row; afterwards it holds only rows that are still open.
+        policy: values the last observations of truncated episodes.
+        time_horizon: longest segment, in decisions.
+        device: where the rollout is to lie.
+
+    Returns:
+        The rollout, its rewards still zero, and the simulators' rewards (B,).
+    """
+    order = order_segments(log, time_horizon)
+    rows = torch.from_numpy(order.rows)
+
+    def gather(name: str) -> Tensor:
+        return log.tensors[name][rows].to(device)
+
+    values = gather("values")
+    last_rows = order.rows[order.starts[1:] - 1]  # (S,)
+    bootstrap, bootstrap_obs = _bootstrap(log, policy, last_rows, device)
+    rollout = Rollout(
+        obs=tuple(gather(f"obs_{i}") for i in range(log.num_sensors)),
+        action_mask=gather("action_mask") if "action_mask" in log.tensors else None,
+        continuous=gather("continuous"),
+        discrete=gather("discrete"),
+        log_probs=gather("log_probs"),
+        values=values,
+        rewards=torch.zeros_like(values),
+        segment_starts=torch.from_numpy(order.starts).to(device),
+        bootstrap=bootstrap,
+        bootstrap_obs=bootstrap_obs,
+        terminated=torch.from_numpy(log.columns["status"][last_rows] == TERMINATED).to(device),
+    )
+    reward = gather("reward")
+    log.keep_open_rows()
+    return rollout, reward
+
+
+def _bootstrap(
+    log: StepLog, policy: ActorCritic, last_rows: NDArray[np.int64], device: torch.device
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Gives value (S, R) and observation of what follows each segment's last row."""
+    status = log.columns["status"][last_rows]
+    next_rows = log.columns["next_row"][last_rows]
+    following = np.where(status == CONTINUED, next_rows, last_rows)
+    bootstrap = log.tensors["values"][following].to(device)  # (S, R)
+    obs = [log.tensors[f"obs_{i}"][following] for i in range(log.num_sensors)]
+    if log.final_rows:
+        final_rows = np.concatenate(log.final_rows)
+        final_obs = [
+            torch.from_numpy(np.concatenate(parts)) for parts in zip(*log.final_obs, strict=True)
+        ]
+        # A final row is the last row of exactly one segment.
+        segment_of_row = np.full(log.num_rows, NO_ROW, dtype=np.int64)
+        segment_of_row[last_rows] = np.arange(len(last_rows))
+        segments = torch.from_numpy(segment_of_row[final_rows])
+        for sensor, final in zip(obs, final_obs, strict=True):
+            sensor[segments] = final
+        with torch.no_grad():
+            inputs = policy.inputs([final.to(device) for final in final_obs])
+            bootstrap[segments.to(device)] = policy.values(inputs)
+    bootstrap[torch.from_numpy(status == TERMINATED).to(device)] = 0.0
+    return bootstrap, tuple(sensor.to(device) for sensor in obs)

@@ -1,0 +1,183 @@
+"""The step log: one row per decision, appended in arrival order, written once.
+
+Letters: N agents in one batch, R reward signals, C continuous action size, K discrete branches,
+L sum of branch sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.batch import Decisions, Terminals
+from envs.spec import BehaviorSpec, sum_of_branches
+from trainer.nn.actor_critic import Action
+
+# What became of a row's decision.
+PENDING = 0  # the agent has not been heard of since
+CONTINUED = 1  # its next decision is another row
+TERMINATED = 2
+TRUNCATED = 3
+ABANDONED = 4  # the simulator was lost or reset before it answered
+
+NO_ROW = -1
+
+
+class StepLog:
+    """Columns of all decisions of one behaviour since the last update, and who waits for what.
+
+    A row is opened when an agent decides and closed by that agent's next message, which brings the
+    reward. Agents may decide at different times; rows of one agent are tied by its lane.
+    The columns are numpy arrays that share their memory with torch tensors (`tensors`).
+    """
+
+    def __init__(self, spec: BehaviorSpec, num_signals: int, capacity: int) -> None:
+        self._shapes = [tuple(sensor.shape) for sensor in spec.observation_specs]
+        action_spec = spec.action_spec
+        continuous, branches = action_spec.continuous_size, action_spec.discrete_size
+        self._widths: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+            **{f"obs_{i}": (shape, np.float32) for i, shape in enumerate(self._shapes)},
+            "continuous": ((continuous,), np.float32),
+            "discrete": ((branches,), np.int64),
+            "log_probs": ((continuous + branches,), np.float32),
+            "values": ((num_signals,), np.float32),
+            "reward": ((), np.float32),
+            "lane": ((), np.int64),
+            "status": ((), np.int8),
+            "next_row": ((), np.int64),
+        }
+        if branches:
+            self._widths["action_mask"] = ((sum_of_branches(spec),), np.bool_)
+        self.columns: dict[str, NDArray[Any]] = {}
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._resize(capacity)
+        self.num_rows = 0
+        self.num_complete = 0
+        self._pending = np.full(64, NO_ROW, dtype=np.int64)  # (lanes,) a lane's open row
+        # Last observations of truncated episodes, with the row that each follows.
+        self.final_rows: list[NDArray[np.int64]] = []
+        self.final_obs: list[tuple[NDArray[np.float32], ...]] = []
+
+    @property
+    def num_sensors(self) -> int:
+        """How many observations a decision has."""
+        return len(self._shapes)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the columns hold."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def _resize(self, capacity: int) -> None:
+        for name, (shape, dtype) in self._widths.items():
+            column = np.zeros((capacity, *shape), dtype=dtype)
+            if name in self.columns:
+                column[: self.num_rows] = self.columns[name][: self.num_rows]
+            self.columns[name] = column
+            self.tensors[name] = torch.from_numpy(column)
+        self.capacity = capacity
+
+    def _reserve_lanes(self, lanes: NDArray[np.int64]) -> None:
+        highest = int(lanes.max())
+        if highest >= len(self._pending):
+            grown = np.full(2 * highest + 1, NO_ROW, dtype=np.int64)
+            grown[: len(self._pending)] = self._pending
+            self._pending = grown
+
+    def append(self, batches: Sequence[Decisions]) -> slice:
+        """Writes observations, masks and lanes of new decisions; closes the lanes' open rows.
+
+        Returns:
+            The new rows, in the order of the batches; `record` must fill in what was chosen.
+        """
+        total = sum(len(batch) for batch in batches)
+        start = self.num_rows
+        if start + total > self.capacity:
+            self._resize(2 * (start + total))
+        columns = self.columns
+        for batch in batches:
+            end = start + len(batch)
+            for i, obs in enumerate(batch.obs):
+                columns[f"obs_{i}"][start:end] = obs
+            if batch.action_mask is not None:
+                columns["action_mask"][start:end] = batch.action_mask
+            columns["lane"][start:end] = batch.lane
+            columns["status"][start:end] = PENDING
+            self._reserve_lanes(batch.lane)
+            rows = np.arange(start, end)
+            self._close(batch.lane, batch.reward + batch.group_reward, CONTINUED, rows)
+            self._pending[batch.lane] = rows
+            start = end
+        rows_written = slice(self.num_rows, start)
+        self.num_rows = start
+        return rows_written
+
+    def record(self, rows: slice, action: Action) -> None:
+        """Writes what was chosen into the rows that `append` opened."""
+        tensors = self.tensors
+        tensors["continuous"][rows] = action.continuous
+        tensors["discrete"][rows] = action.discrete
+        tensors["log_probs"][rows] = action.log_probs
+        tensors["values"][rows] = action.values
+
+    def close(self, ended: Terminals) -> None:
+        """Writes the last reward and the kind of ending into the open rows of ended agents."""
+        self._reserve_lanes(ended.lane)
+        kind = np.where(ended.truncated, TRUNCATED, TERMINATED).astype(np.int8)
+        rows = self._close(ended.lane, ended.reward + ended.group_reward, kind, NO_ROW)
+        self._pending[ended.lane] = NO_ROW
+        cut = ended.truncated & (rows != NO_ROW)
+        if cut.any():
+            self.final_rows.append(rows[cut])
+            self.final_obs.append(tuple(obs[cut] for obs in ended.obs))
+
+    def _close(
+        self,
+        lanes: NDArray[np.int64],
+        reward: NDArray[np.float32],
+        status: int | NDArray[np.int8],
+        next_rows: int | NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Closes the open rows of these lanes; gives them, NO_ROW where a lane had none."""
+        rows = self._pending[lanes]
+        open_rows = rows != NO_ROW
+        if open_rows.all():
+            closed, at = rows, slice(None)
+        else:
+            closed, at = rows[open_rows], open_rows
+        if len(closed):
+            self.columns["reward"][closed] = reward[at]
+            self.columns["status"][closed] = status if isinstance(status, int) else status[at]
+            self.columns["next_row"][closed] = (
+                next_rows if isinstance(next_rows, int) else next_rows[at]
+            )
+            self.num_complete += len(closed)
+        return rows
+
+    def abandon(self, lanes: NDArray[np.int64]) -> None:
+        """Gives up the open rows of lanes whose simulator was lost or reset.
+
+        The rows before them stay: the abandoned row still holds the value they bootstrap from.
+        """
+        if not len(lanes):
+            return
+        self._reserve_lanes(lanes)
+        rows = self._pending[lanes]
+        self.columns["status"][rows[rows != NO_ROW]] = ABANDONED
+        self._pending[lanes] = NO_ROW
+
+    def keep_open_rows(self) -> None:
+        """Empties the log but for the rows that still wait for their reward."""
+        open_lanes = np.flatnonzero(self._pending != NO_ROW)
+        rows = self._pending[open_lanes]
+        for column in self.columns.values():
+            column[: len(rows)] = column[rows]
+        self._pending[open_lanes] = np.arange(len(rows))
+        self.num_rows = len(rows)
+        self.num_complete = 0
+        self.final_rows.clear()
+        self.final_obs.clear()

@@ -1,0 +1,360 @@
+"""One run from first to last step: builds the parts, then THE LOOP."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from envs.batch import Actions, Decisions
+from envs.errors import SimulatorClosedError, SimulatorError
+from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
+from envs.spec import BehaviorSpec, parse_behavior_id
+from trainer.behavior import Behavior
+from trainer.checkpoint import CheckpointStore, load_file
+from trainer.config.settings import RunSettings
+from trainer.config.write import dump
+from trainer.device import choose_device, choose_num_threads
+from trainer.export_onnx import export_and_verify
+from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary
+from trainer.run_start import initial_checkpoint, open_run_folder
+from trainer.simulators import plan_fleet
+from trainer.stopping import StopRequest
+from trainer.timers import INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
+from trainer.training_status import TrainingStatus
+
+POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
+PROGRESS_S = 0.25
+SPEED_WINDOW_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    exit_code: int
+    reason: str
+
+
+class Run:
+    """Simulators on one side, behaviours on the other, and the loop between them."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        reporter: Reporter,
+        stop: StopRequest,
+        from_step: int | None = None,
+    ) -> None:
+        """Checks the run's folder and plans the simulators; starts nothing yet.
+
+        Args:
+            settings: resolved.
+            reporter: hears of everything.
+            stop: true once the user wants the run to end.
+            from_step: with resume, the checkpoint to go on from; None: the newest.
+        """
+        self.settings = settings
+        self.reporter = reporter
+        self.stop = stop
+        self.from_step = from_step
+        self.folder = open_run_folder(settings.checkpoint_settings)
+        self.is_training = not settings.checkpoint_settings.inference
+        self.seed = _seed(settings)
+        self.device = choose_device(settings.torch_settings)
+        self.timers = Timers()
+        self.behaviors: dict[str, Behavior] = {}
+        self.stores: dict[str, CheckpointStore] = {}
+        self.status = TrainingStatus(self.folder.training_status)
+        self.last_checkpoint: str | None = None
+        self._num_given_up = 0
+        self._speed: deque[tuple[float, int]] = deque()
+        self._next_progress_s = 0.0
+        if settings.reproducible:
+            torch.use_deterministic_algorithms(True)
+        self.learning_threads = choose_num_threads(settings)
+        self.folder.write_configuration(dump(settings))
+
+    def execute(self) -> Outcome:
+        """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
+        resumed_step = self._restore_listed_behaviors()
+        plan = plan_fleet(self.settings, self.folder.logs, self._simulator_seed(resumed_step))
+        torch.set_num_threads(1)
+        with Fleet(plan) as fleet:
+            self.fleet = fleet
+            if plan.launch is None:
+                self.reporter.info(
+                    f"Listening on port {plan.base_port}. Start training by pressing the Play "
+                    f"button in the Unity Editor."
+                )
+            try:
+                outcome = self._loop()
+            except SimulatorClosedError as closed:
+                outcome = Outcome(0, str(closed))
+            except SimulatorError as error:
+                outcome = Outcome(3, str(error))
+            finally:
+                self._write_timers()
+        if self.is_training:
+            with self.timers.measure(SAVING):
+                for behavior in self.behaviors.values():
+                    self._save(behavior, is_final=True)
+        for behavior in self.behaviors.values():
+            behavior.metrics.close()
+        self._write_timers()
+        return outcome
+
+    def _loop(self) -> Outcome:
+        """THE LOOP: receive, answer, learn; nobody waits for the slowest simulator."""
+        while not self.stop:
+            with self.timers.measure(SIMULATORS):
+                arrivals = self.fleet.recv(timeout_s=POLL_S)
+            with self.timers.measure(INFERENCE):
+                self._answer(arrivals)
+            for behavior in self.behaviors.values():
+                if behavior.is_ready_to_learn:
+                    with self.timers.measure(LEARNING):
+                        self._learn(behavior)
+            self._save_due_checkpoints()
+            self._report()
+            if self.is_finished:
+                return Outcome(0, "all behaviors have reached max_steps")
+        assert self.stop.signal is not None
+        return Outcome(self.stop.exit_code, f"interrupted by {self.stop.signal.name}")
+
+    def _answer(self, arrivals: Sequence[SimulatorMessage | SimulatorLoss]) -> None:
+        """Answers every simulator in `arrivals`, with one forward pass per behaviour.
+
+        Endings come first for all simulators: a lane that ends in one message may already be
+        another agent's in the next.
+        """
+        waiting: dict[str, list[tuple[int, str, Decisions]]] = {}
+        for arrival in arrivals:
+            if isinstance(arrival, SimulatorLoss):
+                self._forget(arrival)
+                continue
+            for behavior_id, spec in arrival.new_behaviors.items():
+                self._meet(behavior_id, spec)
+            for behavior_id, terminals in arrival.terminals.items():
+                self.behaviors[parse_behavior_id(behavior_id).name].end([terminals])
+            for stat in arrival.stats:
+                for behavior in self.behaviors.values():
+                    behavior.metrics.add_user_stat(
+                        stat.key, stat.value, stat.aggregation.name, arrival.simulator
+                    )
+            for behavior_id, decisions in arrival.decisions.items():
+                name = parse_behavior_id(behavior_id).name
+                waiting.setdefault(name, []).append((arrival.simulator, behavior_id, decisions))
+
+        answers: dict[int, dict[str, Actions]] = {
+            arrival.simulator: {} for arrival in arrivals if isinstance(arrival, SimulatorMessage)
+        }
+        for name, asked in waiting.items():
+            actions = self.behaviors[name].decide([decisions for _, _, decisions in asked])
+            for (simulator, behavior_id, _), action in zip(asked, actions, strict=True):
+                answers[simulator][behavior_id] = action
+        for simulator, by_behavior in answers.items():
+            self.fleet.send(simulator, by_behavior)
+
+    def _learn(self, behavior: Behavior) -> None:
+        if self.learning_threads == 1:
+            behavior.learn()
+            return
+        torch.set_num_threads(self.learning_threads)
+        behavior.learn()
+        torch.set_num_threads(1)  # collecting shares the cores with the simulators
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every behaviour seen so far has reached `max_steps`; acting never ends."""
+        if not self.is_training or not self.behaviors:
+            return False
+        return all(behavior.is_finished for behavior in self.behaviors.values())
+
+    # Behaviours come and go with the simulators.
+
+    def _restore_listed_behaviors(self) -> int:
+        """Checks the checkpoints of all listed behaviours, before any simulator starts.
+
+        Returns:
+            The steps that the run goes on from, all behaviours together.
+        """
+        total = 0
+        for name in self.settings.behaviors:
+            state = self._load_state(name)
+            if state is not None and self.settings.checkpoint_settings.resume:
+                total += int(state["step"])  # type: ignore[call-overload] # an int, by Behavior
+        return total
+
+    def _store(self, name: str) -> CheckpointStore:
+        if name not in self.stores:
+            keep = self.settings.for_behavior(name).keep_checkpoints
+            self.stores[name] = self.folder.store(name, keep)
+        return self.stores[name]
+
+    def _load_state(self, name: str) -> dict[str, object] | None:
+        """Gives the state that a behaviour starts from: its own, another run's, or none."""
+        checkpoints = self.settings.checkpoint_settings
+        store = self._store(name)
+        if checkpoints.resume and store.checkpoints:
+            state, saved = store.load(self.from_step)
+            self.reporter.info(f"Resuming from {saved.path}.")
+            return state
+        source = initial_checkpoint(name, self.settings.for_behavior(name), checkpoints)
+        if source is None:
+            return None
+        self.reporter.info(f"Initializing from {source}.")
+        return load_file(source)
+
+    def _meet(self, behavior_id: str, spec: BehaviorSpec) -> None:
+        """Builds a behaviour when its first agent appears."""
+        name = parse_behavior_id(behavior_id).name
+        self.reporter.info(f"Connected new brain: {behavior_id}")
+        if name in self.behaviors:
+            return  # another team or simulator; the fleet has compared the specs
+        resume = self.settings.checkpoint_settings.resume
+        state = self._load_state(name)
+        behavior = Behavior(
+            name,
+            spec,
+            self.settings.for_behavior(name),
+            self.folder.behavior(name),
+            seed=self.seed,
+            device=self.device,
+            is_training=self.is_training,
+            state=state,
+            starts_at_zero=not (resume and self._store(name).checkpoints),
+        )
+        self._trial_export(behavior)
+        self.behaviors[name] = behavior
+        self.reporter.info(behavior.introduction())
+
+    def _trial_export(self, behavior: Behavior) -> None:
+        """Exports once before the first step: better to fail now than after a night."""
+        trial = behavior.folder / "trial.onnx"
+        export_and_verify(behavior.policy, behavior.spec, trial)
+        trial.unlink()
+
+    def _forget(self, loss: SimulatorLoss) -> None:
+        self.reporter.warning(str(loss.error))
+        self._num_given_up += not loss.will_restart
+        for name, lanes in loss.lanes.items():
+            if name in self.behaviors:
+                self.behaviors[name].abandon(lanes)
+
+    # Checkpoints.
+
+    def _save_due_checkpoints(self) -> None:
+        if not self.is_training:
+            return
+        # Between an update and the next, nothing that matters is in the step log.
+        due = [
+            behavior
+            for behavior in self.behaviors.values()
+            if behavior.log.num_complete == 0 and behavior.is_checkpoint_due()
+        ]
+        if not due:
+            return
+        with self.timers.measure(SAVING):
+            for behavior in list(self.behaviors.values()) if self.settings.reproducible else due:
+                self._save(behavior)
+            self._write_timers()
+            if self.settings.reproducible:
+                self._relaunch()
+
+    def _save(self, behavior: Behavior, is_final: bool = False) -> None:
+        behavior.metrics.flush()
+        saved = self._store(behavior.name).save(
+            behavior.state_dict(),
+            behavior.step,
+            behavior.mean_recent_return,
+            lambda path: export_and_verify(behavior.policy, behavior.spec, path),
+            is_final=is_final,
+        )
+        self.last_checkpoint = str(saved.path)
+        assert saved.onnx_path is not None
+        self.reporter.info(f"Exported {saved.onnx_path}")
+        self.status.set_checkpoints(behavior.name, self._store(behavior.name).checkpoints)
+        if is_final:
+            target = self.folder.publish_onnx(behavior.name, saved)
+            self.reporter.info(f"Copied {saved.onnx_path} to {target}.")
+            self.status.set_final(behavior.name, saved, target)
+        self.status.write()
+
+    def _simulator_seed(self, total_steps: int) -> int:
+        """Seed of the simulators of a run at this step.
+
+        In reproducible mode the simulators start anew at every checkpoint with a seed that depends
+        on the step alone, so a run that was resumed there cannot be told from one that was not.
+        """
+        return self.seed if not self.settings.reproducible else (self.seed + total_steps) % 2**31
+
+    def _relaunch(self) -> None:
+        total = sum(behavior.step for behavior in self.behaviors.values())
+        for name, lanes in self.fleet.relaunch(self._simulator_seed(total)).items():
+            self.behaviors[name].abandon(lanes)
+
+    # What the user sees.
+
+    def _report(self) -> None:
+        for behavior in self.behaviors.values():
+            summary = behavior.summary_if_due()
+            if summary is not None:
+                self.reporter.summary(
+                    RunSummary(
+                        behavior.name,
+                        summary.step,
+                        self.timers.elapsed_s,
+                        summary.mean_reward,
+                        summary.std_of_reward,
+                        self.is_training and not behavior.is_finished,
+                    )
+                )
+        now = time.perf_counter()
+        if now < self._next_progress_s:
+            return
+        self._next_progress_s = now + PROGRESS_S
+        self.reporter.progress(self._progress(now))
+
+    def _progress(self, now: float) -> RunProgress:
+        behaviors = tuple(
+            BehaviorProgress(
+                behavior.name,
+                behavior.step,
+                behavior.settings.max_steps,
+                behavior.mean_recent_return,
+                behavior.mean_recent_length,
+            )
+            for behavior in self.behaviors.values()
+        )
+        total = sum(behavior.step for behavior in behaviors)
+        self._speed.append((now, total))
+        while now - self._speed[0][0] > SPEED_WINDOW_S:
+            self._speed.popleft()
+        then, before = self._speed[0]
+        speed = (total - before) / (now - then) if now > then else 0.0
+        left = sum(max(0, behavior.max_steps - behavior.step) for behavior in behaviors)
+        return RunProgress(
+            behaviors,
+            speed,
+            self.timers.elapsed_s,
+            left / speed if speed > 0 and behaviors else None,
+            self.timers.shares(),
+            self.settings.env_settings.num_envs - self._num_given_up,
+            self.last_checkpoint,
+        )
+
+    def _write_timers(self) -> None:
+        self.folder.write_timers(self.timers.to_json())
+
+
+def _seed(settings: RunSettings) -> int:
+    """The run's seed; -1 draws one, except in reproducible mode, where it means 0."""
+    seed = settings.env_settings.seed
+    if seed >= 0:
+        return seed
+    return 0 if settings.reproducible else random.randrange(10_000)

@@ -1,0 +1,67 @@
+"""What may be in a run's folder when the run begins, and what its behaviours start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.config.errors import ConfigError
+from trainer.config.settings import BehaviorSettings, CheckpointSettings
+from trainer.run_folder import RunFolder
+
+
+def open_run_folder(settings: CheckpointSettings) -> RunFolder:
+    """Creates the run's folder, or finds it, as resume and force allow.
+
+    Raises:
+        ConfigError: it holds a run and nobody said what to do with that; or there is none to
+            resume; or none to initialise from.
+    """
+    folder = RunFolder(Path(settings.results_dir) / settings.run_id)
+    has_run = folder.exists()
+    if settings.resume and not has_run:
+        raise ConfigError(
+            f"{folder.path} holds no run to resume. Check --run-id ('{settings.run_id}') and "
+            f"--results-dir ('{settings.results_dir}'), or start the run without --resume."
+        )
+    if has_run and not settings.resume and not settings.force:
+        raise ConfigError(
+            f"{folder.path} holds data of an earlier run. Go on with it (--resume), write over it "
+            f"(--force), or choose another name (--run-id)."
+        )
+    if settings.initialize_from is not None:
+        source = Path(settings.results_dir) / settings.initialize_from
+        if not source.is_dir():
+            raise ConfigError(
+                f"{source} does not exist, so --initialize-from '{settings.initialize_from}' has "
+                f"nothing to start from. Check the run id and --results-dir."
+            )
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def initial_checkpoint(
+    name: str, behavior: BehaviorSettings, settings: CheckpointSettings
+) -> Path | None:
+    """Gives the file that a new behaviour's weights come from, if any.
+
+    `init_path` may be a file's path, or a file name in the folder of `initialize_from`.
+
+    Raises:
+        ConfigError: the file does not exist or is no `.pt` file.
+    """
+    source = behavior.init_path
+    if settings.initialize_from is not None:
+        base = Path(settings.results_dir) / settings.initialize_from / name
+        if source is None:
+            source = str(base / "checkpoint.pt")
+        elif Path(source).name == source:
+            source = str(base / source)
+    if source is None:
+        return None
+    path = Path(source)
+    if path.suffix != ".pt" or not path.is_file():
+        raise ConfigError(
+            f"behaviors.{name}: weights should come from {path}, which is no existing .pt file. "
+            f"Set init_path to a checkpoint, or initialize_from to a run with this behaviour."
+        )
+    return path

@@ -1,0 +1,73 @@
+"""Where the time of a run goes, for the screen and for ML-Agents' `timers.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIMULATORS = "simulators"
+INFERENCE = "inference"
+LEARNING = "learning"
+SAVING = "saving"
+
+
+class Timers:
+    """Seconds and calls per part of the loop; parts do not overlap."""
+
+    def __init__(self) -> None:
+        self.start_time_s = time.time()
+        self._started = time.perf_counter()
+        self._seconds = {SIMULATORS: 0.0, INFERENCE: 0.0, LEARNING: 0.0, SAVING: 0.0}
+        self._calls = dict.fromkeys(self._seconds, 0)
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Adds the time inside the block to a part."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[part] += time.perf_counter() - began
+            self._calls[part] += 1
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self._started
+
+    def seconds(self) -> dict[str, float]:
+        """Gives the seconds spent in each part so far."""
+        return dict(self._seconds)
+
+    def shares(self) -> dict[str, float]:
+        """Gives each part's share of the measured time, 0 to 1."""
+        total = sum(self._seconds.values()) or 1.0
+        return {part: seconds / total for part, seconds in self._seconds.items()}
+
+    def to_json(self) -> str:
+        """Gives the tree in the form of ML-Agents' `run_logs/timers.json`."""
+        total = self.elapsed_s
+        children = {
+            part: {"total": seconds, "count": self._calls[part], "self": seconds}
+            for part, seconds in self._seconds.items()
+        }
+        tree = {
+            "name": "root",
+            "gauges": {},
+            "metadata": {
+                "timer_format_version": "0.1.0",
+                "start_time_seconds": str(int(self.start_time_s)),
+                "end_time_seconds": str(int(self.start_time_s + total)),
+                "python_version": platform.python_version(),
+                "command_line_arguments": " ".join(sys.argv),
+            },
+            "total": total,
+            "count": 1,
+            "self": total - sum(self._seconds.values()),
+            "children": children,
+        }
+        return json.dumps(tree, indent=2)
