@@ -1,0 +1,154 @@
+"""What the words after `--env` mean, as a command that launches a simulator."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from envs.errors import SimulatorDidNotStartError
+from envs.fleet import LaunchPlan
+
+GYM = "gym:"
+UNITY_SUFFIX = re.compile(r"\.(app|exe|x86_64|x86)")
+
+
+def resolve(
+    env: str | None,
+    *,
+    env_args: Sequence[str] = (),
+    num_areas: int = 1,
+    env_kwargs: Mapping[str, object] | None = None,
+    behavior_name: str | None = None,
+    no_graphics: bool = False,
+    no_graphics_monitor: bool = False,
+    platform: str = sys.platform,
+) -> LaunchPlan | None:
+    """Gives the command that launches a simulator; None means: wait for the Unity Editor.
+
+    Args:
+        env: None for the Editor, `gym:<id>`, `gym:<module>:<callable>`, or a Unity build's path.
+        env_args: further arguments of a Unity build.
+        num_areas: agents per simulator of a Gymnasium environment.
+        env_kwargs: constructor arguments of a Gymnasium environment.
+        behavior_name: what a Gymnasium environment's behaviour is called; None for its id.
+        no_graphics: run a Unity build without a window.
+        no_graphics_monitor: run all Unity builds but the first without a window.
+        platform: as `sys.platform` has it.
+
+    Raises:
+        SimulatorDidNotStartError: no such build, or an argument of the other kind of simulator.
+    """
+    if env is None or not env.startswith(GYM):
+        if env_kwargs:
+            raise SimulatorDidNotStartError(
+                f"env_settings.env_kwargs is {json.dumps(dict(env_kwargs), default=str)}, but "
+                f"{env or 'the Unity Editor'} is no Gymnasium environment. Give arguments to a "
+                f"Unity build with --env-args, or train a Gymnasium environment: --env gym:<id>."
+            )
+        if env is None:
+            return None
+        return LaunchPlan(
+            command=(str(find_unity_build(env, platform)),),
+            kind="unity",
+            no_graphics=no_graphics,
+            no_graphics_monitor=no_graphics_monitor,
+            env_args=tuple(env_args),
+        )
+    if env_args:
+        raise SimulatorDidNotStartError(
+            f"--env-args {' '.join(env_args)} is meant for a Unity build, but {env} is a Gymnasium "
+            f"environment. Give it constructor arguments: env_settings.env_kwargs."
+        )
+    command = _gym_command(env.removeprefix(GYM), num_areas, env_kwargs or {}, behavior_name)
+    return LaunchPlan(
+        command=command, kind="gym", no_graphics=False, no_graphics_monitor=False, env_args=()
+    )
+
+
+def _gym_command(
+    name: str, num_areas: int, env_kwargs: Mapping[str, object], behavior_name: str | None
+) -> tuple[str, ...]:
+    if not name:
+        raise SimulatorDidNotStartError(
+            "--env gym: names no environment. Write gym:<id>, such as gym:CartPole-v1, or "
+            "gym:package.module:ClassOrFunction."
+        )
+    if importlib.util.find_spec("gymnasium") is None:
+        raise SimulatorDidNotStartError(
+            f"--env gym:{name} needs the package gymnasium, which is not installed. "
+            f"Install it: pip install 'ppo-train[mujoco]', or pip install gymnasium."
+        )
+    command = [sys.executable, "-m", "envs.gym", "--env", name, "--num-areas", str(num_areas)]
+    if env_kwargs:
+        try:
+            command += ["--kwargs", json.dumps(dict(env_kwargs))]
+        except TypeError as error:
+            raise SimulatorDidNotStartError(
+                f"env_settings.env_kwargs of gym:{name} cannot be handed to another process: "
+                f"{error}. Use text, numbers, true or false, lists and mappings of these."
+            ) from error
+    if behavior_name is not None:
+        command += ["--behavior", behavior_name]
+    return tuple(command)
+
+
+def find_unity_build(env: str, platform: str = sys.platform) -> Path:
+    """Gives the executable of a Unity build, found by the rules of ML-Agents.
+
+    Raises:
+        SimulatorDidNotStartError: there is none, or it may not be executed.
+    """
+    looked_for = list(dict.fromkeys(_unity_candidates(env, platform)))
+    for candidate in looked_for:
+        if not candidate.is_file():
+            continue
+        if not os.access(candidate, os.X_OK):
+            raise SimulatorDidNotStartError(
+                f"--env {env}: {candidate} may not be executed. Allow it: chmod -R 755 {candidate}"
+            )
+        return candidate.absolute()
+    raise SimulatorDidNotStartError(
+        f"--env {env}: there is no Unity build. Looked for "
+        f"{', '.join(str(path) for path in looked_for)}. {_advice(env)}"
+    )
+
+
+def _unity_candidates(env: str, platform: str) -> Iterator[Path]:
+    """Lists where an executable may be, the likeliest first."""
+    bare = Path(UNITY_SUFFIX.sub("", env.strip()))
+    if platform == "darwin":
+        folder = bare.with_name(bare.name + ".app") / "Contents" / "MacOS"
+        yield folder / bare.name
+        yield from sorted(path for path in folder.glob("*") if path.is_file())
+    elif platform == "win32":
+        yield bare.with_name(bare.name + ".exe")
+        yield from sorted(
+            path for path in bare.glob("*.exe") if not path.name.startswith("UnityCrashHandler")
+        )
+    else:
+        for suffix in (".x86_64", ".x86"):
+            yield bare.with_name(bare.name + suffix)
+        yield bare
+        yield Path(env)
+
+
+def _advice(env: str) -> str:
+    if re.fullmatch(r"([\w.]+[/:])?[\w.:]+(-v\d+)?", env) and ("-v" in env or ":" in env):
+        return f"For a Gymnasium environment write --env gym:{env}."
+    near = Path(env) if Path(env).is_dir() else Path(env).parent
+    builds = [
+        str(path)
+        for pattern in ("*.x86_64", "*.x86", "*.exe", "*.app")
+        for path in sorted(near.glob(pattern))
+    ]
+    if builds:
+        return f"There is {' and '.join(builds[:3])}."
+    return (
+        "Give the path of the file that Unity's File > Build wrote, or leave --env away to wait "
+        "for Play in the Unity Editor."
+    )
