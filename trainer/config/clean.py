@@ -126,7 +126,16 @@ class Cleaner:
                 f"{name.partition('?')[0]!r}, which all its teams share.",
             )
         elif model is BehaviorSettings and not (name.strip() and is_folder_name(name)):
-            self.refuse(where, f"behaviour name {name!r} cannot name a folder; expected one.")
+            self.refuse(
+                where,
+                f"behaviour name {name!r} cannot name a folder; expected no '..' or '/' first.",
+            )
+        elif model is BehaviorSettings and name in BehaviorSettings.model_fields:
+            self.refuse(
+                where,
+                f"{dotted(where)} stands where the name of a behaviour belongs; expected it below "
+                "one. Indent it further.",
+            )
         elif not isinstance(item, dict):
             self.refuse(where, not_a_mapping(where, item))
         return len(self.problems) == before

@@ -7,6 +7,7 @@ Stricter than PyYAML: duplicate keys are problems, keys are always texts (`on:` 
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ DEEPEST_NESTING = 50
 MOST_VALUES = 100_000
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 STRING_TAG = "tag:yaml.org,2002:str"
+COLLECTION_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -183,7 +185,11 @@ class Builder:
                 None, None, f"aliases multiply to more than {MOST_VALUES} values", node.start_mark
             )
         if isinstance(node, yaml.ScalarNode):
-            return self.scalar(node, path)
+            return self.scalar(node)
+        if node.tag not in COLLECTION_TAGS:
+            raise yaml.composer.ComposerError(
+                None, None, f"the tag {node.tag} is not known; expected none", node.start_mark
+            )
         if id(node) in self.open_nodes:
             raise yaml.composer.ComposerError(
                 None, None, "this alias contains itself", node.start_mark
@@ -196,16 +202,16 @@ class Builder:
         finally:
             self.open_nodes.discard(id(node))
 
-    def scalar(self, node: yaml.ScalarNode, path: KeyPath) -> object:
+    def scalar(self, node: yaml.ScalarNode) -> object:
         """Gives a number, text, yes/no or null."""
         is_quoted = bool(node.style)  # '' or None when it is not, by parser
         if not is_quoted and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
-            return float(node.value)
+            number = float(node.value)
+            return number if math.isfinite(number) else node.value
         try:
             return self.loader.construct_object(node)
-        except (ValueError, OverflowError, yaml.constructor.ConstructorError):
-            self.problem(path, f"{dotted(path)} is {shorten(node.value)}, which YAML cannot read")
-            return None
+        except (ValueError, OverflowError):  # the 45th of a month, or 5000 digits
+            return node.value
 
     def mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, object]:
         """Gives a dict whose keys are texts; of equal keys the last counts."""
@@ -234,14 +240,16 @@ class Builder:
 def explain_syntax(path: Path, text: str, error: yaml.YAMLError) -> str:
     """Puts a parser's error into one line with its place."""
     if isinstance(error, yaml.reader.ReaderError):
-        return f"{path}: holds the character {error.character!r}, which YAML does not allow."
+        character = error.character if isinstance(error.character, str) else chr(error.character)
+        line = text[: max(0, text.find(character))].count("\n") + 1
+        return f"{path}:{line}: holds the character {character!r}, which YAML does not allow."
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return f"{path}: is not valid YAML: {shorten(str(error))}."
     where = f"{path}:{mark.line + 1}:{mark.column + 1}"
     lines = text.splitlines()
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    if "\t" in line[: len(line) - len(line.lstrip())]:
+    found = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in found[: len(found) - len(found.lstrip())]:
         return f"{where}: a tab indents this line; YAML allows only spaces. Replace it by spaces."
     if "expected a single document" in str(getattr(error, "context", "")):
         return f"{where}: a second document begins (`---`); expected one. Put it into its own file."

@@ -67,6 +67,7 @@ FOREIGN_KEYS: Mapping[str, str] = {
         f"It asks for a memory (LSTM), not supported yet. {MEMORY.instead}",
     ),
     "encoding_size": "It belongs to the curiosity, gail and rnd signals of old files. Remove it",
+    "lambda": "It is another spelling of lambd: give that one, once, under hyperparameters",
     "trainer": "ML-Agents 0.17 and newer call it trainer_type",
 }
 

@@ -9,14 +9,17 @@ import yaml
 from trainer.config.document import EXPONENT
 from trainer.config.settings import RunSettings
 
+LINE_BREAKS = frozenset("\x85\u2028\u2029\ufeff")  # PyYAML writes them bare and reads them as \n
+
 
 class Dumper(yaml.SafeDumper):
-    """Quotes texts that our reader would take for a number."""
+    """Quotes texts that would be read as something else."""
 
 
 def represent_text(dumper: Dumper, text: str) -> yaml.ScalarNode:
-    """Writes a text, in quotes when it looks like 1e5."""
-    style = "'" if EXPONENT.fullmatch(text) else None
+    """Writes a text, in quotes when it looks like 1e5 or holds an odd line break."""
+    odd = EXPONENT.fullmatch(text) or not LINE_BREAKS.isdisjoint(text)
+    style = '"' if odd else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
