@@ -1,0 +1,351 @@
+"""The column decoder against ordinary protobuf parsing, and the action encoder against it, too."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.batch import Actions
+from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable, build_spec, parse_message
+from envs.bridge.proto.communicator_pb2 import (
+    GOAL_SIGNAL,
+    PNG,
+    AgentInfoProto,
+    BrainParametersProto,
+    ObservationProto,
+    SpaceTypeProto,
+    UnityMessageProto,
+    UnityRLInputProto,
+    UnityRLOutputProto,
+    continuous,
+    discrete,
+)
+from envs.errors import BadDataError
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
+
+SHAPES = ((3,), (2, 2))
+BRANCHES = (3, 2)
+AgentList = UnityRLOutputProto.ListAgentInfoProto
+
+SPEC = BehaviorSpec(
+    [
+        ObservationSpec(
+            shape, (DimensionProperty.NONE,) * len(shape), ObservationType.DEFAULT, name
+        )
+        for shape, name in zip(SHAPES, ("first", "second"), strict=True)
+    ],
+    ActionSpec(2, BRANCHES),
+)
+
+floats = st.one_of(st.just(0.0), st.floats(width=32, allow_nan=False, allow_infinity=False))
+int32s = st.one_of(
+    st.integers(0, 300), st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, 127, 128, -1])
+)
+masks: st.SearchStrategy[list[bool]] = st.one_of(
+    st.just([]), st.lists(st.booleans(), min_size=5, max_size=5), st.just([True] * 3)
+)
+
+
+def delimited(number: int, payload: bytes) -> bytes:
+    """A length-delimited field; payloads of the tests are short."""
+    assert len(payload) < 128
+    return bytes([number << 3 | 2, len(payload)]) + payload
+
+
+def floats_field(values: list[float], is_packed: bool) -> bytes:
+    raw = [struct.pack("<f", value) for value in values]
+    if is_packed:
+        return delimited(1, b"".join(raw))
+    return b"".join(b"\x0d" + value for value in raw)  # field 1 as 32-bit numbers, one by one
+
+
+@st.composite
+def observations(draw: st.DrawFn, index: int) -> bytes:
+    size = int(np.prod(SHAPES[index]))
+    values = draw(st.lists(floats, min_size=size, max_size=size))
+    cut = draw(st.sampled_from([size, size, size, 1]))  # 1: the list comes in two pieces
+    is_packed = draw(st.sampled_from([True, True, True, False]))
+    data = floats_field(values[:cut], is_packed)
+    if cut < size:
+        data += floats_field(values[cut:], True)
+    head = ObservationProto(shape=SHAPES[index], dimension_properties=[1] * len(SHAPES[index]))
+    parts = [head.SerializeToString(), delimited(4, data)]
+    if draw(st.booleans()):
+        parts.append(ObservationProto(name="s").SerializeToString())
+    return delimited(13, b"".join(draw(st.permutations(parts))))
+
+
+@st.composite
+def agents(draw: st.DrawFn) -> bytes:
+    """One agent's record: fields in any order, zeros left out or written, oddities sprinkled in."""
+    reward, done = draw(floats), draw(st.sampled_from([False, False, True]))
+    infos = [
+        AgentInfoProto(reward=reward),
+        AgentInfoProto(done=done),
+        AgentInfoProto(max_step_reached=draw(st.booleans())),
+        AgentInfoProto(id=draw(int32s)),
+        AgentInfoProto(group_id=draw(st.sampled_from([0, 0, 5, 200]))),
+        AgentInfoProto(group_reward=draw(st.sampled_from([0.0, 1.5]))),
+    ]
+    parts = [info.SerializeToString() for info in infos]
+    mask = AgentInfoProto(action_mask=draw(masks)).SerializeToString()
+    parts.append(mask)
+    oddity = draw(st.sampled_from(["none"] * 6 + ["unknown", "zeros", "twice", "bool list"]))
+    if oddity == "unknown":
+        parts.append(b"\x98\x06\x2a")  # field 99, varint 42
+        parts.append(delimited(12, b"?!"))
+    elif oddity == "zeros":
+        parts += [b"\x3d" + bytes(4)] if not reward else []
+        parts += [b"\x40\x00"] if not done else []
+    elif oddity == "twice":
+        parts.append(AgentInfoProto(reward=3.0, id=77).SerializeToString())
+    elif oddity == "bool list":
+        parts.append(b"\x58\x01")  # one more element of action_mask, not packed
+    shuffled = b"".join(draw(st.permutations(parts)))
+    return shuffled + draw(observations(0)) + draw(observations(1))
+
+
+def as_list(records: list[bytes]) -> bytes:
+    pieces = []
+    for record in records:
+        length = len(record)
+        prefix = [length] if length < 128 else [length & 127 | 128, length >> 7]
+        pieces.append(bytes([0x0A, *prefix]) + record)
+    return b"".join(pieces)
+
+
+def require_equal(table: AgentTable, expected: AgentList) -> None:
+    """Compares a table with what field access says, agent by agent."""
+    assert len(table.reward) == len(expected.value)
+    for row, agent in enumerate(expected.value):
+        assert table.reward[row] == np.float32(agent.reward)
+        assert table.group_reward[row] == np.float32(agent.group_reward)
+        assert (False if table.done is None else table.done[row]) == agent.done
+        truncated = False if table.max_step_reached is None else table.max_step_reached[row]
+        assert truncated == agent.max_step_reached
+        assert table.agent_id[row] == agent.id
+        assert table.group_id[row] == agent.group_id
+        assert table.action_mask is not None
+        allowed = [not forbidden for forbidden in agent.action_mask]
+        assert table.action_mask[row].tolist() == (allowed if len(allowed) == 5 else [True] * 5)
+        for column, observation, shape in zip(table.obs, agent.observations, SHAPES, strict=True):
+            assert column[row].shape == shape
+            assert column.dtype == np.float32
+            assert column[row].ravel().tolist() == list(observation.float_data.data)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.lists(agents(), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_decoding_equals_ordinary_parsing(messages: list[list[bytes]]) -> None:
+    decoder = AgentDecoder("B", SPEC)
+    for records in messages:  # one decoder, so that it meets both new and remembered layouts
+        data = as_list(records)
+        table = decoder.decode(data)
+        assert table is not None
+        require_equal(table, AgentList.FromString(data))
+        again = decoder.decode(data)
+        assert again is not None
+        require_equal(again, AgentList.FromString(data))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(agents(), min_size=1, max_size=3), st.data())
+def test_damaged_bytes_give_the_ordinary_result_or_bad_data(
+    records: list[bytes], data: st.DataObject
+) -> None:
+    decoder = AgentDecoder("B", SPEC)
+    whole = as_list(records)
+    decoder.decode(whole)
+    damaged = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(whole) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    damaged_bytes = bytes(damaged[: data.draw(st.integers(1, len(whole)))])
+    try:
+        table = decoder.decode(damaged_bytes)
+    except BadDataError:
+        return
+    expected = AgentList.FromString(damaged_bytes)  # must be readable for protobuf, too
+    if table is None:
+        assert not expected.value
+    else:
+        require_equal(table, expected)
+
+
+def walker_agents(num_agents: int, first_id: int = 1000) -> AgentList:
+    """Agents whose numbers reveal mix-ups: agent * 100 + element."""
+    found = AgentList()
+    for row in range(num_agents):
+        agent = found.value.add(id=first_id + row, reward=row + 0.5)
+        for shape in SHAPES:
+            observation = agent.observations.add(shape=shape, dimension_properties=[1] * len(shape))
+            values = np.arange(np.prod(shape)) + 100 * row
+            observation.float_data.data.extend(values.tolist())
+    return found
+
+
+def test_one_agent_that_ends_among_many_keeps_the_order() -> None:
+    decoder = AgentDecoder("B", SPEC)
+    for ending in (3, 0, 9):
+        message = walker_agents(10, first_id=120)  # ids of one and of two bytes
+        message.value[ending].done = True
+        message.value[5].reward = 0.0
+        table = decoder.decode(message.SerializeToString())
+        assert table is not None
+        require_equal(table, message)
+        assert table.done is not None
+        assert np.flatnonzero(table.done).tolist() == [ending]
+
+
+def test_unchanged_ids_come_back_as_the_same_array() -> None:
+    decoder = AgentDecoder("B", SPEC)
+    first = decoder.decode(walker_agents(4).SerializeToString())
+    second = decoder.decode(walker_agents(4).SerializeToString())
+    assert first is not None
+    assert second is not None
+    assert first.agent_id is second.agent_id
+    assert first.obs[0] is not second.obs[0]
+
+
+def test_empty_list_has_no_agents() -> None:
+    assert AgentDecoder("B", SPEC).decode(b"") is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_number_that_is_not_finite_names_sensor_and_agent(value: float) -> None:
+    message = walker_agents(4)
+    message.value[2].observations[1].float_data.data[3] = value
+    with pytest.raises(BadDataError, match=r"agent 1002: sensor 'second' holds .* at index 3"):
+        AgentDecoder("B", SPEC).decode(message.SerializeToString())
+
+
+def test_reward_that_is_not_finite_is_refused() -> None:
+    message = walker_agents(2)
+    message.value[1].reward = float("nan")
+    with pytest.raises(BadDataError, match="agent 1001: the reward holds nan"):
+        AgentDecoder("B", SPEC).decode(message.SerializeToString())
+
+
+def test_large_finite_numbers_are_accepted_though_their_sum_overflows() -> None:
+    message = walker_agents(2)
+    message.value[0].observations[0].float_data.data[:] = [3e38, 3e38, 3e38]
+    table = AgentDecoder("B", SPEC).decode(message.SerializeToString())
+    assert table is not None
+    require_equal(table, message)
+
+
+def test_changed_shape_names_sensor_agent_and_both_shapes() -> None:
+    message = walker_agents(3)
+    message.value[1].observations[0].shape[0] = 4
+    message.value[1].observations[0].float_data.data.append(1.0)
+    with pytest.raises(BadDataError, match=r"agent 1001, sensor 'first': shape \(4,\) .* \(3,\)"):
+        AgentDecoder("B", SPEC).decode(message.SerializeToString())
+
+
+def test_missing_observation_is_refused() -> None:
+    message = walker_agents(2)
+    del message.value[1].observations[1]
+    with pytest.raises(BadDataError, match="agent 1001: 1 observations found, 2 expected"):
+        AgentDecoder("B", SPEC).decode(message.SerializeToString())
+
+
+def test_garbage_is_bad_data() -> None:
+    with pytest.raises(BadDataError, match="bytes"):
+        AgentDecoder("B", SPEC).decode(b"GET / HTTP/1.1")
+    with pytest.raises(BadDataError, match="14 bytes received"):
+        parse_message(b"GET / HTTP/1.1")
+
+
+def test_spec_comes_from_brain_and_first_agent() -> None:
+    brain = BrainParametersProto(brain_name="B?team=0")
+    brain.action_spec.num_continuous_actions = 2
+    brain.action_spec.num_discrete_actions = 2
+    brain.action_spec.discrete_branch_sizes.extend([3, 2])
+    message = walker_agents(2)
+    message.value[0].observations[0].name = "Rays"
+    message.value[0].observations[1].ClearField("dimension_properties")
+    message.value[0].observations[1].observation_type = GOAL_SIGNAL
+
+    spec = build_spec(brain, message.SerializeToString())
+
+    assert spec is not None
+    assert spec.action_spec == ActionSpec(2, (3, 2))
+    unspecified = DimensionProperty.UNSPECIFIED
+    assert spec.observation_specs == [
+        ObservationSpec((3,), (DimensionProperty.NONE,), ObservationType.DEFAULT, "Rays"),
+        ObservationSpec((2, 2), (unspecified,) * 2, ObservationType.GOAL_SIGNAL, "obs_1"),
+    ]
+    assert build_spec(brain, b"") is None
+
+
+@pytest.mark.parametrize(
+    ("space", "sizes", "expected"),
+    [
+        (continuous, [6], ActionSpec(6, ())),
+        (discrete, [3, 3, 2], ActionSpec(0, (3, 3, 2))),
+    ],
+)
+def test_spec_of_an_old_peer_uses_the_deprecated_fields(
+    space: SpaceTypeProto, sizes: list[int], expected: ActionSpec
+) -> None:
+    brain = BrainParametersProto(brain_name="B", vector_action_size_deprecated=sizes)
+    brain.vector_action_space_type_deprecated = space
+    spec = build_spec(brain, walker_agents(1).SerializeToString())
+    assert spec is not None
+    assert spec.action_spec == expected
+
+
+def test_png_sensor_is_refused_by_name_when_its_spec_is_built() -> None:
+    message = walker_agents(1)
+    camera = message.value[0].observations.add(shape=[3, 8, 8], compression_type=PNG, name="Camera")
+    camera.compressed_data = b"\x89PNG"
+    with pytest.raises(BadDataError, match=r"sensor 'Camera'.*PNG.*Compression to None"):
+        build_spec(BrainParametersProto(brain_name="B"), message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("num_continuous", "branches"),
+    [(3, ()), (0, (3, 2)), (2, (4,)), (39, ()), (0, (128, 129, 20_000)), (0, ())],
+)
+def test_encoded_actions_equal_what_field_access_reads(
+    num_continuous: int, branches: tuple[int, ...]
+) -> None:
+    generator = np.random.default_rng(0)
+    encoder = ActionEncoder(ActionSpec(num_continuous, branches))
+    for num_rows in (5, 5, 2):
+        floats = generator.uniform(-1, 1, (num_rows, num_continuous)).astype(np.float32)
+        indices = np.array(
+            [[size - 1 - row % size for size in branches] for row in range(num_rows)], np.int32
+        ).reshape(num_rows, len(branches))
+        encoded = encoder.encode(Actions(floats, indices))
+
+        actions = UnityRLInputProto.ListAgentActionProto.FromString(encoded).value
+        assert len(actions) == num_rows
+        for row, action in enumerate(actions):
+            assert list(action.continuous_actions) == floats[row].tolist()
+            assert list(action.discrete_actions) == indices[row].tolist()
+            both = [*floats[row].tolist(), *indices[row].astype(float).tolist()]
+            assert list(action.vector_actions_deprecated) == both
+
+
+def test_zero_actions_after_real_ones_are_zero() -> None:
+    encoder = ActionEncoder(ActionSpec(2, (3,)))
+    encoder.encode(Actions(np.ones((2, 2), np.float32), np.full((2, 1), 2, np.int32)))
+    actions = UnityRLInputProto.ListAgentActionProto.FromString(encoder.zeros(2)).value
+    assert [list(a.continuous_actions) for a in actions] == [[0.0, 0.0]] * 2
+    assert [list(a.discrete_actions) for a in actions] == [[0]] * 2
+
+
+def test_large_message_is_read_like_a_small_one() -> None:
+    message = UnityMessageProto()
+    message.header.status = 200
+    listed = message.unity_output.rl_output.agentInfos["B"]
+    listed.CopyFrom(walker_agents(300))
+    parsed = parse_message(message.SerializeToString())
+    table = AgentDecoder("B", SPEC).decode(parsed.unity_output.rl_output.agent_infos["B"])
+    assert table is not None
+    require_equal(table, listed)
