@@ -138,7 +138,7 @@ def settle_run(tree: dict[str, Any]) -> tuple[RunSettings, list[Problem]]:
         expanded = defaults.model_dump()
     merged = {name: deep_merge(expanded, own) for name, own in behaviors.items()}
     settings, found = settle(RunSettings, {**tree, "behaviors": merged}, ())
-    return settings, problems + [problem for problem in found if not inherited(problem, behaviors)]
+    return settings, [*problems, *found]
 
 
 def trainer_is_named(own: Mapping[str, Any], tree: Mapping[str, Any]) -> bool:
@@ -154,22 +154,6 @@ def hyperparameters_of_nobody(name: str) -> Problem:
         f"{dotted(where)} is given without trainer_type, and each trainer has other "
         "hyperparameters. Add `trainer_type: ppo` beside it.",
     )
-
-
-def inherited(problem: Problem, behaviors: Mapping[str, Any]) -> bool:
-    """Tells whether a contradiction lies in default_settings alone, and was told there."""
-    if problem.path[0] != "behaviors" or not problem.related:
-        return False
-    return not any(has(behaviors, path[1:]) for path in problem.related)
-
-
-def has(tree: Any, path: KeyPath) -> bool:
-    """Tells whether nested mappings have a key."""
-    for part in path:
-        if not isinstance(tree, dict) or part not in tree:
-            return False
-        tree = tree[part]
-    return True
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,26 @@ behaviors: {A: {}, B: {}}
     assert "default_settings.hyperparameters.batch_size is 5" in str(caught.value)
 
 
+def test_contradiction_with_a_key_that_is_wrong_itself_is_not_told() -> None:
+    text = """behaviors:
+  A: {trainer_type: ppo, hyperparameters: {batch_size: 50000, buffer_size: many}}
+"""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text)
+    assert len(caught.value.problems) == 1
+    assert "buffer_size is 'many'" in str(caught.value)
+
+
+def test_only_wrong_keys_fall_silent_not_the_contradictions_of_others() -> None:
+    text = "behaviors: {A: {}}\nenv_settings: {num_envs: 2, seed: x}\n"
+    with pytest.raises(ConfigError) as caught:
+        load_text(text)
+    assert [problem.split(" is ")[0] for problem in caught.value.problems] == [
+        "run.yaml:2:16: env_settings.num_envs",
+        "run.yaml:2:29: env_settings.seed",
+    ]
+
+
 # --- what ML-Agents accepts -----------------------------------------------------------------------
 
 
