@@ -46,11 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from envs.bridge.client import TrainerClosedError, TrainerConnection, Welcome
-    from envs.gym.agent import GymSimulator, require_equal_spaces, serve
+    from envs.gym.agent import GymSimulator, layouts_of, require_equal_spaces, serve
     from envs.gym.make import make_env
 
-    # One environment is built before dialling, so that mistakes show at once.
+    # One environment is built before dialling, so that mistakes show at once and nobody takes the
+    # end of this process for a crash.
     envs = [make_env(options.env, options.kwargs)]
+    layouts_of(envs[0])
     behavior_name = options.behavior or default_behavior_name(options.env)
 
     def build(welcome: Welcome) -> GymSimulator:

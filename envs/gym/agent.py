@@ -35,6 +35,21 @@ def env_seed(simulator_seed: int, index: int) -> int:
     return (simulator_seed * SEEDS_PER_SIMULATOR + index) & LARGEST_SEED
 
 
+def layouts_of(env: Env) -> tuple[ObservationLayout, ActionLayout]:
+    """Gives how an environment's spaces become sensors and actions.
+
+    Raises:
+        UnsupportedSpaceError: one of the spaces cannot, or is empty.
+    """
+    observations, actions = ObservationLayout(env.observation_space), ActionLayout(env.action_space)
+    if not observations.sensors or not (actions.num_continuous or actions.branches):
+        raise UnsupportedSpaceError(
+            f"The environment observes {env.observation_space} and acts with {env.action_space}; "
+            f"one of them is empty. An agent needs both."
+        )
+    return observations, actions
+
+
 class Parameters:
     """Environment parameters the trainer has sent, applied to an environment before it resets.
 
@@ -98,15 +113,7 @@ class GymSimulator:
         self._envs = list(envs)
         self._behavior_id = f"{behavior_name}?team=0"
         self._seed = seed
-        self._observations = ObservationLayout(envs[0].observation_space)
-        self._actions = ActionLayout(envs[0].action_space)
-        if not self._observations.sensors or not (
-            self._actions.num_continuous or self._actions.branches
-        ):
-            raise UnsupportedSpaceError(
-                f"{behavior_name} observes {envs[0].observation_space} and acts with "
-                f"{envs[0].action_space}; one of them is empty. An agent needs both."
-            )
+        self._observations, self._actions = layouts_of(envs[0])
         self._parameters = Parameters(envs, seed)
         sensors = [VectorSensor(sensor.name, sensor.size) for sensor in self._observations.sensors]
         # The first K rows are decisions, row k of environment k; behind them, ends of episodes.
