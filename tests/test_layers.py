@@ -27,6 +27,7 @@ LAYERS = {
     "trainer.training_status": 4,
     "trainer.run_folder": 4,
     "trainer.onnx_policy": 4,
+    "trainer.onnx_graph": 4,
     "trainer.export_onnx": 4,
     "trainer.algos": 3,
     "trainer.rewards": 3,
@@ -46,7 +47,8 @@ THIRD_PARTY = {
     "gymnasium": ["envs.gym"],
     "pydantic": ["trainer.config"],
     "yaml": ["trainer.config"],
-    "onnx": ["trainer.export_onnx"],
+    "onnx": ["trainer.export_onnx", "trainer.onnx_graph"],
+    "onnxruntime": ["trainer.onnx_policy"],
     "rich": ["trainer.cli", "trainer.run"],
 }
 TORCH_FREE = ("envs", "trainer.config", "trainer.schedules")

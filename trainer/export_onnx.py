@@ -1,21 +1,15 @@
 """Policies as ONNX files that Unity loads, and the proof that they act like the live policy.
 
-The graph is built node by node, with the names, types and operators that ML-Agents' own exports
-have, so that every Unity package of the last years reads it (opset 9, IR version 4): inputs
-`obs_<i>` and, with discrete actions, `action_masks`; constants are outputs, each fed by Identity
-from an initializer. The one operator that ML-Agents never writes is Elu (activation `elu`); it is
-in the lists of Barracuda, Sentis and Inference Engine.
-
 Letters: B rows, C continuous action size, K discrete branches, L sum of branch sizes.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,31 +18,25 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
 
 from envs.spec import BehaviorSpec, sum_of_branches
-from trainer.actor import ACTION_LIMIT, to_simulator
+from trainer.actor import to_simulator
 from trainer.atomic_file import atomic_path, atomic_write
 from trainer.config.errors import UserError
 from trainer.nn.actor_critic import ActorCritic
-from trainer.nn.distributions import MASKED_LOGIT
-from trainer.nn.mlp import MLP
-from trainer.nn.normalizer import CLIP
-from trainer.onnx_policy import UNITY_FORMAT, OnnxPolicy, open_session
+from trainer.onnx_graph import OPSET, build_model, with_outputs
+from trainer.onnx_policy import OnnxPolicy, open_session
 
-OPSET = 9
-IR_VERSION = 4
-BATCH = "batch"
 LIMIT = 1e-5  # largest difference between file and live policy
-ACTIVATION_OPERATORS = {"tanh": "Tanh", "relu": "Relu", "elu": "Elu"}
+
+Arrays = dict[str, NDArray[Any]]
 
 
 class ExportError(UserError):
     """A policy that cannot be exported, or a file that acts differently from it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ExportReport:
     """One file and how exactly it acts like the policy."""
 
@@ -57,164 +45,13 @@ class ExportReport:
     num_rows: int
 
 
-class _Graph:
-    """Collects nodes and constants; every method gives the name of what it adds."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far a file is from the live policy."""
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self.inputs: list[onnx.ValueInfoProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
-
-    def input(self, name: str, size: int) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, size]))
-        return name
-
-    def output(self, name: str, size: int, kind: int = TensorProto.FLOAT) -> None:
-        self.outputs.append(helper.make_tensor_value_info(name, kind, [BATCH, size]))
-
-    def constant(self, name: str, value: Tensor | Sequence[float] | float) -> str:
-        array = value.detach().cpu().float() if isinstance(value, Tensor) else torch.tensor(value)
-        numpy_array = np.ascontiguousarray(array.numpy(), dtype=np.float32)
-        self.initializers.append(numpy_helper.from_array(numpy_array, name))
-        return name
-
-    def constant_output(self, name: str, value: Sequence[Any]) -> None:
-        """Gives Unity a number: an output that is an initializer, by way of Identity."""
-        self.add("Identity", [self.constant(f"{name}.1", value)], name)
-        shape = list(self.initializers[-1].dims)
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-
-    def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(
-            helper.make_node(operator, list(inputs), [output], f"{operator}_{output}", **attributes)
-        )
-        return output
-
-    def dense(self, name: str, inputs: str, weight: Tensor, bias: Tensor) -> str:
-        names = [self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
-        return self.add("Gemm", [inputs, *names], name, alpha=1.0, beta=1.0, transB=1)
-
-
-def build_model(policy: ActorCritic, spec: BehaviorSpec) -> onnx.ModelProto:
-    """Gives the actor as a graph; the critic stays behind.
-
-    Raises:
-        ExportError: a weight is not a finite number.
-    """
-    _require_finite(policy)
-    graph = _Graph()
-    graph.constant_output("version_number", [UNITY_FORMAT])
-    graph.constant_output("memory_size", [0.0])
-    features = _features(graph, policy)
-    if policy.continuous_size:
-        _continuous_head(graph, policy, features)
-    if policy.branch_sizes:
-        masks = graph.input("action_masks", sum_of_branches(spec))
-        _discrete_head(graph, policy, features, masks)
-    proto = helper.make_graph(
-        graph.nodes, "policy", graph.inputs, graph.outputs, graph.initializers
-    )
-    model = helper.make_model(
-        proto,
-        producer_name="ppo-train",
-        producer_version=version("ppo-train"),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-    model.ir_version = IR_VERSION
-    return model
-
-
-def _features(graph: _Graph, policy: ActorCritic) -> str:
-    """Observations -> normaliser -> body."""
-    encoded = []
-    start = 0
-    for i, size in enumerate(policy.observation_sizes):
-        obs = graph.input(f"obs_{i}", size)
-        if policy.normalizer is not None:
-            part = slice(start, start + size)
-            # scale is 1 / deviation; Unity's importers have always met a division here
-            mean = graph.constant(f"obs_{i}.mean", policy.normalizer.shift[part])
-            deviation = graph.constant(f"obs_{i}.deviation", 1 / policy.normalizer.scale[part])
-            obs = graph.add("Sub", [obs, mean], f"obs_{i}.centred")
-            obs = graph.add("Div", [obs, deviation], f"obs_{i}.scaled")
-            obs = graph.add("Clip", [obs], f"obs_{i}.normalized", min=-CLIP, max=CLIP)
-        encoded.append(obs)
-        start += size
-    hidden = encoded[0]
-    if len(encoded) > 1:
-        hidden = graph.add("Concat", encoded, "inputs", axis=1)
-    body = policy.actor_body
-    for i, layer in enumerate(body.layers):
-        assert isinstance(layer, nn.Linear)
-        hidden = graph.dense(f"body.{i}", hidden, layer.weight, layer.bias)
-        hidden = _activation(graph, body, hidden)
-    return hidden
-
-
-def _activation(graph: _Graph, body: MLP, hidden: str) -> str:
-    if body.activation == "swish":
-        gate = graph.add("Sigmoid", [hidden], f"{hidden}.gate")
-        return graph.add("Mul", [hidden, gate], f"{hidden}.active")
-    return graph.add(ACTIVATION_OPERATORS[body.activation], [hidden], f"{hidden}.active")
-
-
-def _continuous_head(graph: _Graph, policy: ActorCritic, features: str) -> None:
-    """Gaussian: drawn and likeliest action, clipped and scaled to -1..1."""
-    size = policy.continuous_size
-    mean = graph.dense("mean", features, policy.mean_head.weight, policy.mean_head.bias)
-    deviation = graph.constant("deviation", policy.log_std.detach().exp().unsqueeze(0))  # (1, C)
-    noise = graph.add("RandomNormalLike", [mean], "noise", dtype=TensorProto.FLOAT)
-    scaled_noise = graph.add("Mul", [noise, deviation], "scaled_noise")
-    drawn = graph.add("Add", [mean, scaled_noise], "drawn")
-    limit = graph.constant("action_limit", ACTION_LIMIT)
-    for source, name in ((drawn, "continuous_actions"), (mean, "deterministic_continuous_actions")):
-        clipped = graph.add(
-            "Clip", [source], f"{source}.clipped", min=-ACTION_LIMIT, max=ACTION_LIMIT
-        )
-        graph.add("Div", [clipped, limit], name)
-    graph.output("continuous_actions", size)
-    graph.constant_output("continuous_action_output_shape", [float(size)])
-    graph.output("deterministic_continuous_actions", size)
-
-
-def _discrete_head(graph: _Graph, policy: ActorCritic, features: str, masks: str) -> None:
-    """One categorical per branch: a draw and the likeliest, among the allowed."""
-    sizes = policy.branch_sizes
-    one = graph.constant("one", 1.0)
-    penalty = graph.constant("penalty", -MASKED_LOGIT)
-    drawn, likeliest = [], []
-    start = 0
-    for k, size in enumerate(sizes):
-        part = slice(start, start + size)
-        weight, bias = policy.branch_head.weight[part], policy.branch_head.bias[part]
-        logits = graph.dense(f"branch_{k}", features, weight, bias)
-        allowed = graph.add(
-            "Slice", [masks], f"branch_{k}.allowed", axes=[1], starts=[start], ends=[start + size]
-        )
-        # logits * mask - 1e8 * (1 - mask): exactly the logit where allowed, exactly -1e8 where not
-        kept = graph.add("Mul", [logits, allowed], f"branch_{k}.kept")
-        forbidden = graph.add("Sub", [one, allowed], f"branch_{k}.forbidden")
-        penalised = graph.add("Mul", [forbidden, penalty], f"branch_{k}.penalised")
-        masked = graph.add("Sub", [kept, penalised], f"branch_{k}.masked")
-        probabilities = graph.add("Softmax", [masked], f"branch_{k}.probabilities", axis=1)
-        log_probs = graph.add("Log", [probabilities], f"branch_{k}.log_probs")
-        drawn.append(
-            graph.add(
-                "Multinomial",
-                [log_probs],
-                f"branch_{k}.drawn",
-                dtype=TensorProto.INT64,
-                sample_size=1,
-            )
-        )
-        likeliest.append(graph.add("ArgMax", [masked], f"branch_{k}.likeliest", axis=1, keepdims=1))
-        start += size
-    graph.add("Concat", drawn, "discrete_actions", axis=1)
-    graph.output("discrete_actions", len(sizes), TensorProto.INT64)
-    graph.constant_output("discrete_action_output_shape", [[float(size) for size in sizes]])
-    graph.add("Concat", likeliest, "deterministic_discrete_actions", axis=1)
-    graph.output("deterministic_discrete_actions", len(sizes), TensorProto.INT64)
+    max_difference: float  # of actions in -1..1, or of probabilities
+    where: str  # the output that differs most
+    rounding: float | None  # the live policy's own float32 error; None: not needed to decide
 
 
 def _require_finite(policy: ActorCritic) -> None:
@@ -238,16 +75,17 @@ def export(
         ExportError: weights are not finite, or the file acts differently from the policy.
     """
     started = time.perf_counter()
-    model = build_model(policy, spec)
+    _require_finite(policy)
+    model = build_model(policy)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         partial.write_bytes(model.SerializeToString())
         try:
-            max_difference = verify(partial, policy, spec, num_rows, seed)
-        except ExportError as error:
+            comparison = compare(partial, policy, spec, num_rows, seed)
+        except UserError as error:
             raise ExportError(str(error).replace(str(partial), str(path))) from error
     report = {
-        "max_difference": max_difference,
+        **dataclasses.asdict(comparison),
         "limit": LIMIT,
         "num_rows": num_rows,
         "seed": seed,
@@ -256,9 +94,196 @@ def export(
         "seconds": time.perf_counter() - started,
     }
     atomic_write(report_path(path), json.dumps(report, indent=2).encode())
-    return ExportReport(path, max_difference, num_rows)
+    return ExportReport(path, comparison.max_difference, num_rows)
 
 
 def report_path(path: Path) -> Path:
     """Gives where `export` writes what it found about a file."""
     return path.with_name(f"{path.name}.json")
+
+
+def verify(
+    path: Path, policy: ActorCritic, spec: BehaviorSpec, num_rows: int = 64, seed: int = 0
+) -> float:
+    """Gives the largest difference between a file and the live policy; see `compare`.
+
+    Raises:
+        ExportError: it is too large, or something else about the file is wrong.
+    """
+    return compare(path, policy, spec, num_rows, seed).max_difference
+
+
+def compare(
+    path: Path, policy: ActorCritic, spec: BehaviorSpec, num_rows: int, seed: int
+) -> Comparison:
+    """Runs a file in onnxruntime beside the live policy.
+
+    Compared are what Unity receives, on a scale where actions reach from -1 to 1: the likeliest
+    actions; drawn continuous actions, given the noise that the file drew; the probability of every
+    discrete action under random masks. A likeliest discrete action that differs counts with the
+    probability it gives away, so a tie counts nothing. Drawn discrete actions must be allowed ones.
+    Batch 1, all zeros and everything forbidden, as Unity's newest loader runs it, must work too.
+
+    Observations are as large as the normaliser has met them, a few of them far outside; without
+    normaliser they have mean 0 and deviation 1. Both sides round to float32, in another order: with
+    512 units and activations around 1 that is 1e-7 to 1e-6, well below the limit of 1e-5. Trained
+    activations can be so large that float32 itself is coarser than that; so above 1e-5 the
+    live policy is run in float64 too, and up to four times its own rounding error is let pass.
+
+    Args:
+        path: the file.
+        policy: what it was made from; on any device, unchanged.
+        spec: of its behaviour.
+        num_rows: how many observations to try.
+        seed: of observations and masks.
+
+    Raises:
+        ExportError: the difference is larger, or something else about the file is wrong.
+    """
+    obs, mask = _examples(policy, spec, num_rows, np.random.default_rng(seed))
+    file = OnnxPolicy(path)
+    _require_runs_on_zeros(file, spec)
+    likeliest = file.act(obs, mask, deterministic=True)
+    drawn = _with_inner_values(path, policy, file.feed(obs, mask))
+    if policy.branch_sizes:
+        _require_allowed(path, policy, drawn["discrete_actions"], mask)
+
+    live = copy.deepcopy(policy).cpu()
+    found = {
+        "deterministic_continuous_actions": likeliest.continuous,
+        **{name: drawn[name] for name in drawn if name not in ("noise", "discrete_actions")},
+    }
+    expected = _expected(live, obs, mask, drawn.get("noise"))
+    differences = _differences(found, expected)
+    differences["deterministic_discrete_actions"] = _given_away(expected, likeliest.discrete)
+    where = max(differences, key=lambda name: _or_infinite(differences[name]))
+    worst = differences[where]
+    if _or_infinite(worst) < LIMIT:
+        return Comparison(worst, where, None)
+
+    exact = _expected(live.double(), obs, mask, drawn.get("noise"))
+    rounding = max(_differences(expected, exact).values())
+    if _or_infinite(worst) < 4 * rounding:
+        return Comparison(worst, where, rounding)
+    raise ExportError(
+        f"{path}: {where} differs by {worst:.3g} from the live policy over {num_rows} rows (seed "
+        f"{seed}); allowed is {LIMIT:g}, or four times what float32 itself rounds away "
+        f"({rounding:.3g}). The file would not act as trained: this is a defect of ppo-train or of "
+        f"onnxruntime {version('onnxruntime')}, please report it with the file."
+    )
+
+
+def _examples(
+    policy: ActorCritic, spec: BehaviorSpec, num_rows: int, chance: np.random.Generator
+) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_] | None]:
+    """Gives observations (B, size) per sensor, the first all zero, and masks (B, L)."""
+    joined = chance.standard_normal((num_rows, sum(policy.observation_sizes)))
+    if policy.normalizer is not None:
+        joined[1::8] *= 4  # every eighth row reaches the normaliser's clip
+        scale = policy.normalizer.scale.double().cpu().numpy()
+        joined = joined / scale + policy.normalizer.shift.double().cpu().numpy()
+    joined[0] = 0
+    ends = np.cumsum(policy.observation_sizes)[:-1]
+    obs = [np.ascontiguousarray(part, np.float32) for part in np.split(joined, ends, axis=1)]
+    if not policy.branch_sizes:
+        return obs, None
+    mask = chance.random((num_rows, sum_of_branches(spec))) < 0.5
+    mask[0] = False  # everything forbidden
+    mask[1::4] = True
+    return obs, mask
+
+
+def _require_runs_on_zeros(file: OnnxPolicy, spec: BehaviorSpec) -> None:
+    obs = [np.zeros((1, *sensor.shape), np.float32) for sensor in spec.observation_specs]
+    length = sum_of_branches(spec)
+    mask = np.zeros((1, length), np.bool_) if length else None
+    for deterministic in (False, True):
+        actions = file.act(obs, mask, deterministic)
+        if not (np.abs(actions.continuous) <= 1).all():
+            raise ExportError(
+                f"{file.path}: a row of zeros gives the actions {actions.continuous[0]}, expected "
+                f"-1 to 1. The policy's weights or the file are damaged: export again."
+            )
+
+
+def _with_inner_values(path: Path, policy: ActorCritic, feed: Arrays) -> Arrays:
+    """Runs the file's graph with noise and probabilities as outputs too."""
+    inner, outer = [], []
+    if policy.continuous_size:
+        inner, outer = ["noise"], ["continuous_actions"]
+    if policy.branch_sizes:
+        inner += [f"branch_{k}.probabilities" for k in range(len(policy.branch_sizes))]
+        outer += ["discrete_actions"]
+    model = with_outputs(onnx.load(str(path)), inner)
+    answers = open_session(model.SerializeToString()).run(inner + outer, feed)
+    return dict(zip(inner + outer, answers, strict=True))
+
+
+def _expected(
+    live: ActorCritic,
+    obs: Sequence[NDArray[np.float32]],
+    mask: NDArray[np.bool_] | None,
+    noise: NDArray[np.float32] | None,
+) -> Arrays:
+    """Asks the live policy for what the file is compared with, in the policy's own precision."""
+    dtype = next(live.parameters()).dtype
+    with torch.no_grad():
+        inputs = live.inputs([torch.from_numpy(column).to(dtype) for column in obs])
+        masks = None if mask is None else torch.from_numpy(mask)
+        action = live.act(inputs, masks, torch.Generator(), deterministic=True)
+        expected: Arrays = {"deterministic_continuous_actions": to_simulator(action).continuous}
+        if noise is not None:
+            drawn = action.continuous + torch.from_numpy(noise).to(dtype) * live.log_std.exp()
+            sampled = dataclasses.replace(action, continuous=drawn)
+            expected["continuous_actions"] = to_simulator(sampled).continuous
+        for k, size in enumerate(live.branch_sizes):
+            expected[f"branch_{k}.probabilities"] = np.zeros((len(inputs), size))
+        for choice in range(max(live.branch_sizes, default=0)):
+            capped = torch.tensor([min(choice, size - 1) for size in live.branch_sizes])
+            discrete = capped.expand(len(inputs), -1)  # (K,) -> (B, K)
+            log_probs = live.evaluate(inputs, masks, action.continuous, discrete).log_probs
+            for k, column in enumerate(capped.tolist()):
+                probability = log_probs[:, live.continuous_size + k].exp().numpy()
+                expected[f"branch_{k}.probabilities"][:, column] = probability
+    return expected
+
+
+def _differences(found: Arrays, expected: Arrays) -> dict[str, float]:
+    """Gives the largest difference by name; nan if anything is."""
+    return {
+        name: float(np.abs(values - expected[name]).max(initial=0.0))
+        for name, values in found.items()
+    }
+
+
+def _given_away(expected: Arrays, chosen: NDArray[np.int32]) -> float:
+    """How much less likely than the likeliest the chosen discrete actions (B, K) are at most."""
+    lost = [0.0]
+    for k in range(chosen.shape[1]):
+        probabilities = expected[f"branch_{k}.probabilities"]
+        of_chosen = np.take_along_axis(probabilities, chosen[:, k : k + 1].astype(np.int64), 1)
+        lost.append(float((probabilities.max(axis=1, keepdims=True) - of_chosen).max()))
+    return max(lost)
+
+
+def _require_allowed(
+    path: Path, policy: ActorCritic, drawn: NDArray[np.int64], mask: NDArray[np.bool_] | None
+) -> None:
+    assert mask is not None
+    start = 0
+    for k, size in enumerate(policy.branch_sizes):
+        allowed = mask[:, start : start + size]
+        chosen = np.take_along_axis(allowed, drawn[:, k : k + 1], axis=1)[:, 0]
+        wrong = np.flatnonzero(~chosen & allowed.any(axis=1))
+        if len(wrong):
+            raise ExportError(
+                f"{path}: branch {k} drew action {drawn[wrong[0], k]}, which the mask "
+                f"{allowed[wrong[0]].astype(int)} forbids. The file would break the game's rules: "
+                f"this is a defect of ppo-train, please report it with the file."
+            )
+        start += size
+
+
+def _or_infinite(difference: float) -> float:
+    """Makes a nan larger than everything."""
+    return float("inf") if np.isnan(difference) else difference

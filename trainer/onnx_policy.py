@@ -68,8 +68,8 @@ class OnnxPolicy:
         kinds = {"continuous_actions", "discrete_actions"}
         if "version_number" not in self._outputs or not kinds & self._outputs:
             raise OnnxError(
-                f"{self.path} has the outputs {', '.join(sorted(self._outputs))}. Expected a policy "
-                f"with version_number and continuous_actions or discrete_actions, such as "
+                f"{self.path} has the outputs {', '.join(sorted(self._outputs))}. Expected a "
+                f"policy with version_number and continuous_actions or discrete_actions, such as "
                 f"ppo-train export writes."
             )
         if "recurrent_in" in self._inputs:
@@ -108,7 +108,7 @@ class OnnxPolicy:
         prefix = "deterministic_" if deterministic else ""
         names = [f"{prefix}{kind}_actions" for kind in ("continuous", "discrete")]
         asked = [name for name in names if name in self._outputs]
-        answers = dict(zip(asked, self._session.run(asked, self._feed(obs, mask)), strict=True))
+        answers = dict(zip(asked, self._session.run(asked, self.feed(obs, mask)), strict=True))
         continuous, discrete = (
             answers.get(name, np.zeros((num_rows, 0), np.float32)) for name in names
         )
@@ -116,7 +116,7 @@ class OnnxPolicy:
             np.asarray(continuous, dtype=np.float32), np.asarray(discrete, dtype=np.int32)
         )
 
-    def _feed(
+    def feed(
         self, obs: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_] | None
     ) -> dict[str, NDArray[np.float32]]:
         """Names the inputs; checks what a user can get wrong: another environment's sensors."""
