@@ -91,7 +91,7 @@ class Behavior:
             torch.Generator(device=device).manual_seed(seed + 2),
             settings.network_settings.deterministic,
         )
-        self.log = StepLog(spec, len(self.rewards), settings.hyperparameters.buffer_size + 1024)
+        self.log = StepLog(spec, settings.hyperparameters.buffer_size + 1024)
         self.episodes = EpisodeTracker()
         self.step = 0
         self.num_updates = 0
@@ -99,9 +99,11 @@ class Behavior:
             self.load_state_dict(state)
             if starts_at_zero:
                 self.step = 0
-        resumed = state is not None and not starts_at_zero
-        self.metrics = Metrics(folder, self.step if resumed else None)
-        self.metrics.write_settings(settings)
+        goes_on = is_training and state is not None and not starts_at_zero
+        # Acting alone leaves the curves of training as they are.
+        events = folder if is_training else folder / "inference"
+        self.metrics = Metrics(events, self.step if goes_on else None)
+        self.metrics.write_settings(settings, self.step)
         self._next_summary = _next_multiple(self.step, settings.summary_freq)
         self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
 
@@ -144,6 +146,11 @@ class Behavior:
         self.episodes.abandon(lanes)
         self.log.abandon(lanes)
 
+    def begin_anew(self, lanes: NDArray[np.int64]) -> None:
+        """Forgets these lanes, and everything collected since the last update."""
+        self.abandon(lanes)
+        self.log.keep_open_rows()
+
     @property
     def is_ready_to_learn(self) -> bool:
         """Whether the step log holds `buffer_size` complete decisions."""
@@ -154,19 +161,17 @@ class Behavior:
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
             return
-        rollout, simulator_reward = take(
-            self.log, self.policy, self.settings.time_horizon, self.device
-        )
+        rollout, simulator_reward = take(self.log, self.settings.time_horizon, self.device)
         rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
-        self.metrics.add(self.algorithm.update(rollout, self.step))
+        update = self.algorithm.update(rollout, self.step)
+        self.metrics.add(update.statistics)
+        for i, signal in enumerate(self.settings.reward_signals):
+            tag = f"Policy/{signal.capitalize()} Value Estimate"
+            self.metrics.add({tag: update.mean_values[i]})
         # Only now, so that the ratio of the first minibatch was exactly 1.
         self.policy.update_normalizer(rollout.obs)
         self.num_updates += 1
-        for i, signal in enumerate(self.settings.reward_signals):
-            self.metrics.add(
-                {f"Policy/{signal.capitalize()} Value Estimate": rollout.values[:, i].mean()}
-            )
 
     @property
     def is_finished_learning(self) -> bool:
@@ -196,12 +201,14 @@ class Behavior:
             float(returns.std()) if len(returns) else None,
         )
 
+    @property
     def is_checkpoint_due(self) -> bool:
-        """Whether a multiple of `checkpoint_interval` was passed since the last time it was."""
-        if self.step < self._next_checkpoint:
-            return False
+        """Whether a multiple of `checkpoint_interval` was passed since the last checkpoint."""
+        return self.step >= self._next_checkpoint
+
+    def plan_next_checkpoint(self) -> None:
+        """Takes note that this step's state is being saved."""
         self._next_checkpoint = _next_multiple(self.step, self.settings.checkpoint_interval)
-        return True
 
     def state_dict(self) -> dict[str, object]:
         """Gives everything that has to outlive the process: tensors, numbers and strings."""

@@ -71,6 +71,8 @@ class Metrics:
 
     def add_episodes(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
         """Takes returns and lengths (in transitions) of episodes that have ended."""
+        if not len(returns):
+            return
         for value in returns.tolist():
             self.add_to_histogram("Environment/Cumulative Reward", value)
         # ML-Agents does not count the terminal transition; curves stay comparable.
@@ -91,10 +93,10 @@ class Metrics:
         self._histograms.clear()
         return scalars
 
-    def write_settings(self, settings: BehaviorSettings) -> None:
+    def write_settings(self, settings: BehaviorSettings, step: int) -> None:
         """Writes the behaviour's settings as text, where ML-Agents has them."""
         lines = [f"    {line}" for line in settings.model_dump_json(indent=2).splitlines()]
-        self._writer.add_text("Hyperparameters/text_summary", "\n".join(lines), 0)
+        self._writer.add_text("Hyperparameters/text_summary", "\n".join(lines), step)
 
     def flush(self) -> None:
         """Makes everything written visible to TensorBoard."""

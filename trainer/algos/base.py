@@ -5,6 +5,7 @@ Letters: B decisions of a rollout, R reward signals.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -12,18 +13,23 @@ from torch import Tensor
 from trainer.rollout.rollout import Rollout
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update has to tell; tensors that nobody has waited for yet."""
+
+    statistics: dict[str, Tensor]  # scalars by TensorBoard tag
+    mean_values: Tensor  # (R,) what the critic thought of the rollout's rows before it learnt
+
+
 class Algorithm(Protocol):
     """Learns from one rollout at a time; owns the optimiser, not the policy."""
 
-    def update(self, rollout: Rollout, step: int) -> dict[str, Tensor]:
+    def update(self, rollout: Rollout, step: int) -> Update:
         """Changes the policy's weights.
 
         Args:
             rollout: everything since the last update, rewards (B, R) filled in.
             step: decisions learnt from so far; schedules depend on it.
-
-        Returns:
-            Statistics by TensorBoard tag, each a scalar tensor that nobody has waited for yet.
         """
         ...
 

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.algos.base import Update
 from trainer.algos.estimators import approximate_kl, explained_variance, gae, normalized
 from trainer.config.settings import PPOHyperparameters
 from trainer.nn.actor_critic import ActorCritic
@@ -91,7 +92,7 @@ class PPO:
             fused=True,
         )
 
-    def update(self, rollout: Rollout, step: int) -> dict[str, Tensor]:
+    def update(self, rollout: Rollout, step: int) -> Update:
         """Learns from a rollout; see `Algorithm.update`."""
         settings = self.settings
         learning_rate, epsilon, beta = self._scheduled(step)
@@ -99,9 +100,10 @@ class PPO:
 
         with torch.no_grad():  # the normaliser does not change during an update
             inputs = self.policy.inputs(rollout.obs)  # (B, D)
+            following = self.policy.inputs(rollout.bootstrap_obs)  # (S, D)
         old_log_probs = self._of_ratio(rollout.log_probs)
-        advantages, returns = self._targets(rollout, rollout.values, rollout.bootstrap)
-        foreseen = explained_variance(rollout.values, returns)
+        old_values, advantages, returns = self._targets(rollout, inputs, following)
+        foreseen = explained_variance(old_values, returns)
 
         policy_losses: list[Tensor] = []
         value_losses: list[Tensor] = []
@@ -109,14 +111,15 @@ class PPO:
         kl = torch.zeros((), device=inputs.device)
         for epoch in range(settings.num_epoch):
             if epoch > 0 and settings.recompute_advantages:
-                advantages, returns = self._recomputed_targets(rollout, inputs)
+                # "What Matters in On-Policy RL", arXiv 2006.05990, section 3.5
+                _, advantages, returns = self._targets(rollout, inputs, following)
             log_ratios: list[Tensor] = []
             whole = Minibatch(
                 inputs=inputs,
                 continuous=rollout.continuous,
                 discrete=rollout.discrete,
                 old_log_probs=old_log_probs,
-                old_values=rollout.values,
+                old_values=old_values,
                 advantages=advantages,
                 returns=returns,
                 action_mask=rollout.action_mask,
@@ -150,7 +153,7 @@ class PPO:
             if settings.target_kl is not None and kl.item() > settings.target_kl:
                 break
 
-        return {
+        statistics = {
             "Losses/Policy Loss": torch.stack(policy_losses).mean().abs(),
             "Losses/Value Loss": torch.stack(value_losses).mean(),
             "Policy/Entropy": torch.stack(entropies).mean(),
@@ -162,6 +165,7 @@ class PPO:
             "Policy/Explained Variance": foreseen,
             "Policy/Epochs": torch.tensor(float(epoch + 1)),
         }
+        return Update(statistics, old_values.mean(dim=0))
 
     def _scheduled(self, step: int) -> tuple[float, float, float]:
         """Gives learning rate, epsilon and beta at a step."""
@@ -186,14 +190,25 @@ class PPO:
         branches = entropies[:, size:].sum(dim=1).mean()
         return branches + entropies[:, :size].mean() if size else branches
 
+    @torch.no_grad()
     def _targets(
-        self, rollout: Rollout, values: Tensor, bootstrap: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Gives advantages (B,) or (B, 1), averaged over signals, and returns (B, R)."""
+        self, rollout: Rollout, inputs: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Asks the critic, and estimates what it should have said.
+
+        Args:
+            rollout: B decisions in S segments.
+            inputs: (B, D) of its decisions.
+            following: (S, D) of what follows its segments.
+
+        Returns:
+            Values (B, R); advantages (B,) or (B, 1), averaged over signals; returns (B, R).
+        """
+        values = self.policy.values(inputs)
         advantages, returns = gae(
             rollout.rewards,
             values,
-            rollout.next_values(values, bootstrap),
+            rollout.next_values(values, self.policy.values(following)),
             rollout.is_segment_end(),
             self.gamma,
             self.settings.lambd,
@@ -201,14 +216,9 @@ class PPO:
         combined = advantages.mean(dim=1)  # (B, R) -> (B,)
         if self.settings.normalize_advantages:
             combined = normalized(combined)
-        return (combined if self.settings.ratio == "joint" else combined.unsqueeze(1)), returns
-
-    @torch.no_grad()
-    def _recomputed_targets(self, rollout: Rollout, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with what the critic thinks now ("What Matters", arXiv 2006.05990, 3.5)."""
-        following = self.policy.values(self.policy.inputs(rollout.bootstrap_obs))  # (S, R)
-        following = following * (~rollout.terminated).unsqueeze(1)
-        return self._targets(rollout, self.policy.values(inputs), following)
+        if self.settings.ratio == "per_dimension":
+            combined = combined.unsqueeze(1)  # (B,) -> (B, 1)
+        return values, combined, returns
 
     def state_dict(self) -> dict[str, object]:
         """Gives the state of optimiser and shuffling."""

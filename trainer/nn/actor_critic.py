@@ -23,6 +23,7 @@ from trainer.nn.distributions import (
     gaussian_log_probs,
     masked_log_softmax,
     sample_categorical,
+    standard_normal_log_probs,
 )
 from trainer.nn.mlp import MLP, initialize
 from trainer.nn.normalizer import Normalizer
@@ -35,7 +36,6 @@ class Action:
     continuous: Tensor  # (B, C), as drawn: neither clipped nor scaled
     discrete: Tensor  # (B, K) int64
     log_probs: Tensor  # (B, C + K), per dimension and branch
-    values: Tensor  # (B, R)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class ActorCritic(nn.Module):
             generator: the only source of chance.
             deterministic: choose instead of draw.
         """
-        features, values = self._features_and_values(inputs)
+        features = self.actor_body(inputs)
         continuous = inputs.new_zeros((len(inputs), self.continuous_size))
         discrete = torch.zeros(
             (len(inputs), len(self.branch_sizes)), dtype=torch.int64, device=inputs.device
@@ -180,11 +180,12 @@ class ActorCritic(nn.Module):
         log_probs = []
         if self.continuous_size:
             mean = self._mean(features)
-            continuous = mean
-            if not deterministic:
+            if deterministic:
+                noise = torch.zeros_like(mean)
+            else:
                 noise = torch.empty_like(mean).normal_(generator=generator)
-                continuous = mean + noise * self.log_std.exp()
-            log_probs.append(gaussian_log_probs(continuous, mean, self.log_std))
+            continuous = torch.addcmul(mean, noise, self.log_std.exp())
+            log_probs.append(standard_normal_log_probs(noise) - self.log_std)
         if self.branch_sizes:
             branches = self._branches(features, mask)
             if deterministic:
@@ -193,7 +194,7 @@ class ActorCritic(nn.Module):
                 discrete = sample_categorical(branches, generator)
             log_probs.append(categorical_log_probs(branches, discrete))
         joined = log_probs[0] if len(log_probs) == 1 else torch.cat(log_probs, dim=1)
-        return Action(continuous, discrete, joined, values)
+        return Action(continuous, discrete, joined)
 
     def evaluate(
         self, inputs: Tensor, mask: Tensor | None, continuous: Tensor, discrete: Tensor

@@ -20,7 +20,12 @@ MASKED_LOGIT = -1e8  # probability exactly 0 in float32, and still finite when a
 def gaussian_log_probs(actions: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Gives log N(action; mean, exp(log_std)) per dimension; (B, C), (B, C), (C,) -> (B, C)."""
     z = (actions - mean) * torch.exp(-log_std)
-    return -0.5 * z * z - (log_std + LOG_SQRT_2PI)
+    return standard_normal_log_probs(z) - log_std
+
+
+def standard_normal_log_probs(z: Tensor) -> Tensor:
+    """Gives log N(z; 0, 1) per element."""
+    return -0.5 * z * z - LOG_SQRT_2PI
 
 
 def gaussian_entropy(log_std: Tensor) -> Tensor:

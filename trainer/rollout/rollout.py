@@ -23,9 +23,13 @@ class Rollout:
     """All complete decisions since the last update.
 
     A segment is a run of decisions of one agent in one episode; the decision that follows row i of
-    a segment is row i + 1. `bootstrap` is the critic's value of what follows a segment: 0 where the
-    episode terminated, the value of the last observation where it was truncated, and of the
-    agent's next decision where the segment was merely cut.
+    a segment is row i + 1. What follows a segment is `bootstrap_obs`: the last observation where
+    the episode was truncated, that of the agent's next decision where the segment was merely cut;
+    where the episode terminated nothing follows, and it is worth 0 whatever stands there.
+
+    There are no values here: the critic that learns from a rollout is the one that was there when
+    its agents acted, and says what it thinks of all rows at once for a fraction of what it costs
+    to ask it at every decision.
     """
 
     obs: tuple[Tensor, ...]  # one per sensor, each (B, *shape)
@@ -33,30 +37,34 @@ class Rollout:
     continuous: Tensor  # (B, C) as drawn
     discrete: Tensor  # (B, K) int64
     log_probs: Tensor  # (B, C + K) of the policy that acted
-    values: Tensor  # (B, R) of the critic when acting
     rewards: Tensor  # (B, R) after each signal's strength
     segment_starts: Tensor  # (S + 1,) int64, first 0, last B
-    bootstrap: Tensor  # (S, R)
-    bootstrap_obs: tuple[Tensor, ...]  # each (S, *shape), the observation that `bootstrap` values
-    terminated: Tensor  # (S,) bool, nothing follows: `bootstrap` is 0
+    bootstrap_obs: tuple[Tensor, ...]  # each (S, *shape), what follows each segment
+    terminated: Tensor  # (S,) bool, nothing follows
 
     def __post_init__(self) -> None:
-        steps, signals = self.rewards.shape
+        steps = len(self.rewards)
         segments = len(self.segment_starts) - 1
-        require_shape("values", self.values, (steps, signals))
         require_shape("log_probs", self.log_probs, (steps, self.log_probs.shape[1]))
         require_shape("continuous", self.continuous, (steps, self.continuous.shape[1]))
         require_shape("discrete", self.discrete, (steps, self.discrete.shape[1]))
-        require_shape("bootstrap", self.bootstrap, (segments, signals))
         require_shape("terminated", self.terminated, (segments,))
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     def next_values(self, values: Tensor, bootstrap: Tensor) -> Tensor:
-        """Gives the value of what follows each decision; (B, R), (S, R) -> (B, R)."""
+        """Gives the value of what follows each decision, 0 behind a termination.
+
+        Args:
+            values: (B, R) of the rows.
+            bootstrap: (S, R) of `bootstrap_obs`.
+
+        Returns:
+            (B, R).
+        """
         following = torch.roll(values, -1, dims=0)
-        following[self.segment_starts[1:] - 1] = bootstrap
+        following[self.segment_starts[1:] - 1] = bootstrap * (~self.terminated).unsqueeze(1)
         return following
 
     def is_segment_end(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Cuts the step log into segments: each agent's decisions in order, end to end.
 
-Letters: B decisions of all segments end to end, S segments, R reward signals.
+Letters: B decisions of all segments end to end, S segments.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.nn.actor_critic import ActorCritic
 from trainer.rollout.rollout import Rollout
 from trainer.rollout.steplog import (
     CONTINUED,
@@ -52,19 +51,16 @@ def order_segments(log: StepLog, time_horizon: int) -> SegmentOrder:
     return SegmentOrder(rows, starts)
 
 
-def take(
-    log: StepLog, policy: ActorCritic, time_horizon: int, device: torch.device
-) -> tuple[Rollout, Tensor]:
+def take(log: StepLog, time_horizon: int, device: torch.device) -> tuple[Rollout, Tensor]:
     """Takes all complete rows out of the log, as one rollout on `device`.
 
     Args:
         log: at least one complete row; afterwards it holds only rows that are still open.
-        policy: values the last observations of truncated episodes.
         time_horizon: longest segment, in decisions.
         device: where the rollout is to lie.
 
     Returns:
-        The rollout, its rewards still zero, and the simulators' rewards (B,).
+        The rollout, its rewards still empty, and the simulators' rewards (B,).
     """
     order = order_segments(log, time_horizon)
     rows = torch.from_numpy(order.rows)
@@ -72,49 +68,34 @@ def take(
     def gather(name: str) -> Tensor:
         return log.tensors[name][rows].to(device)
 
-    values = gather("values")
     last_rows = order.rows[order.starts[1:] - 1]  # (S,)
-    bootstrap, bootstrap_obs = _bootstrap(log, policy, last_rows, device)
+    reward = gather("reward")
     rollout = Rollout(
         obs=tuple(gather(f"obs_{i}") for i in range(log.num_sensors)),
         action_mask=gather("action_mask") if "action_mask" in log.tensors else None,
         continuous=gather("continuous"),
         discrete=gather("discrete"),
         log_probs=gather("log_probs"),
-        values=values,
-        rewards=torch.zeros_like(values),
+        rewards=reward.new_empty((len(rows), 0)),
         segment_starts=torch.from_numpy(order.starts).to(device),
-        bootstrap=bootstrap,
-        bootstrap_obs=bootstrap_obs,
+        bootstrap_obs=tuple(obs.to(device) for obs in _following_obs(log, last_rows)),
         terminated=torch.from_numpy(log.columns["status"][last_rows] == TERMINATED).to(device),
     )
-    reward = gather("reward")
     log.keep_open_rows()
     return rollout, reward
 
 
-def _bootstrap(
-    log: StepLog, policy: ActorCritic, last_rows: NDArray[np.int64], device: torch.device
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Gives value (S, R) and observation of what follows each segment's last row."""
+def _following_obs(log: StepLog, last_rows: NDArray[np.int64]) -> list[Tensor]:
+    """Gives the observations (S, *shape) that follow the last row of each segment."""
     status = log.columns["status"][last_rows]
-    next_rows = log.columns["next_row"][last_rows]
-    following = np.where(status == CONTINUED, next_rows, last_rows)
-    bootstrap = log.tensors["values"][following].to(device)  # (S, R)
+    following = np.where(status == CONTINUED, log.columns["next_row"][last_rows], last_rows)
     obs = [log.tensors[f"obs_{i}"][following] for i in range(log.num_sensors)]
     if log.final_rows:
         final_rows = np.concatenate(log.final_rows)
-        final_obs = [
-            torch.from_numpy(np.concatenate(parts)) for parts in zip(*log.final_obs, strict=True)
-        ]
         # A final row is the last row of exactly one segment.
         segment_of_row = np.full(log.num_rows, NO_ROW, dtype=np.int64)
         segment_of_row[last_rows] = np.arange(len(last_rows))
         segments = torch.from_numpy(segment_of_row[final_rows])
-        for sensor, final in zip(obs, final_obs, strict=True):
-            sensor[segments] = final
-        with torch.no_grad():
-            inputs = policy.inputs([final.to(device) for final in final_obs])
-            bootstrap[segments.to(device)] = policy.values(inputs)
-    bootstrap[torch.from_numpy(status == TERMINATED).to(device)] = 0.0
-    return bootstrap, tuple(sensor.to(device) for sensor in obs)
+        for sensor, parts in zip(obs, zip(*log.final_obs, strict=True), strict=True):
+            sensor[segments] = torch.from_numpy(np.concatenate(parts))
+    return obs

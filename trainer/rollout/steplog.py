@@ -1,6 +1,6 @@
 """The step log: one row per decision, appended in arrival order, written once.
 
-Letters: N agents in one batch, R reward signals, C continuous action size, K discrete branches,
+Letters: N agents in one batch, C continuous action size, K discrete branches,
 L sum of branch sizes.
 """
 
@@ -35,7 +35,7 @@ class StepLog:
     The columns are numpy arrays that share their memory with torch tensors (`tensors`).
     """
 
-    def __init__(self, spec: BehaviorSpec, num_signals: int, capacity: int) -> None:
+    def __init__(self, spec: BehaviorSpec, capacity: int) -> None:
         self._shapes = [tuple(sensor.shape) for sensor in spec.observation_specs]
         action_spec = spec.action_spec
         continuous, branches = action_spec.continuous_size, action_spec.discrete_size
@@ -44,7 +44,6 @@ class StepLog:
             "continuous": ((continuous,), np.float32),
             "discrete": ((branches,), np.int64),
             "log_probs": ((continuous + branches,), np.float32),
-            "values": ((num_signals,), np.float32),
             "reward": ((), np.float32),
             "lane": ((), np.int64),
             "status": ((), np.int8),
@@ -122,7 +121,6 @@ class StepLog:
         tensors["continuous"][rows] = action.continuous
         tensors["discrete"][rows] = action.discrete
         tensors["log_probs"][rows] = action.log_probs
-        tensors["values"][rows] = action.values
 
     def close(self, ended: Terminals) -> None:
         """Writes the last reward and the kind of ending into the open rows of ended agents."""
@@ -161,7 +159,7 @@ class StepLog:
     def abandon(self, lanes: NDArray[np.int64]) -> None:
         """Gives up the open rows of lanes whose simulator was lost or reset.
 
-        The rows before them stay: the abandoned row still holds the value they bootstrap from.
+        The rows before them stay: the abandoned row still holds what they bootstrap from.
         """
         if not len(lanes):
             return
