@@ -7,6 +7,7 @@ environment raises.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -29,6 +30,9 @@ and may give numbers to report in info["stats"].
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until the trainer closes; gives the process's exit code."""
     options = parse_simulator_arguments(_parser(), sys.argv[1:] if arguments is None else arguments)
+    # The log of a process that is killed should still hold what the environment printed.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper
+    faulthandler.enable()  # physics engines may crash outside Python
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     # Many agents share a machine; threads for tiny matrices would only fight each other.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -5,7 +5,7 @@ What it was told in return is written to a file as JSON when the trainer closes.
 """
 
 # The old client's types are unknown to the tools of the main venv.
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN003, ANN201
 # mypy: ignore-errors
 import argparse
 import json
