@@ -199,7 +199,7 @@ class Fleet:
                 try:
                     simulator.reset()
                 except SimulatorError as error:
-                    self._lose(simulator, type(error), str(error))
+                    self._lose_for(simulator, error)
         return self._lanes.clear(range(len(self._simulators)))
 
     def relaunch(self, seed: int) -> dict[str, Int64]:
@@ -265,7 +265,7 @@ class Fleet:
             try:
                 simulator.take(what)
             except SimulatorError as error:
-                self._lose(simulator, type(error), str(error))
+                self._lose_for(simulator, error)
             else:
                 if simulator.state is State.READY:
                     self._ready[simulator.number] = None
@@ -292,7 +292,7 @@ class Fleet:
                 message = simulator.deliver()
                 self._require_same_specs(message)
             except SimulatorError as error:
-                self._lose(simulator, type(error), str(error))
+                self._lose_for(simulator, error)
             else:
                 items.append(message)
         items += self._losses.values()
@@ -311,6 +311,11 @@ class Fleet:
                 )
 
     # ---- losses -----------------------------------------------------------------------------
+
+    def _lose_for(self, simulator: Simulator, error: SimulatorError) -> None:
+        """Ends a simulator's life for what it has said."""
+        what = f"sent bad data: {error}" if isinstance(error, BadDataError) else str(error)
+        self._lose(simulator, type(error), what.removesuffix("."))
 
     def _lose_silent(self, simulator: Simulator) -> None:
         if simulator.has_hung_up:

@@ -193,6 +193,11 @@ class Session:
         """Decodes all agent lists that are not empty, and meets new behaviours."""
         output = message.unity_output
         if output.HasField("rl_initialization_output"):
+            if output.rl_initialization_output.communication_version:
+                raise BadDataError(
+                    "it introduces itself again in the middle of the run. Does a second program "
+                    "use its connection?"
+                )
             self._remember_brains(output.rl_initialization_output)
         agent_infos = output.rl_output.agent_infos
         tables = []
@@ -215,6 +220,8 @@ class Session:
     ) -> _Behavior | None:
         """Gets to know a behaviour; None while none of its agents has been seen."""
         brain = self._brains.get(behavior_id)
+        if brain is None and not agents:
+            return None
         if brain is None:
             raise BadDataError(
                 f"agents of behaviour {behavior_id!r} came before its brain parameters; they are "
