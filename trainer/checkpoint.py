@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -181,6 +182,19 @@ class CheckpointStore:
         except CheckpointError as error:
             raise CheckpointError(f"{error}\n  {self._way_out(found[-1])}") from error
         return _from_bytes(content, saved.path), saved
+
+    def clear(self) -> None:
+        """Deletes all checkpoints, the manifest, and what a killed save has left behind."""
+        if not self.folder.is_dir():
+            return
+        (self.folder / MANIFEST).unlink(
+            missing_ok=True
+        )  # first: nothing may name what is not there
+        remove_partial_files(self.folder)
+        ours = re.compile(rf"{re.escape(self.folder.name)}-\d+\.(pt|onnx.*)|{re.escape(NEWEST)}")
+        for path in list(self.folder.iterdir()):
+            if ours.fullmatch(path.name):
+                path.unlink()
 
     def _way_out(self, broken: int) -> str:
         """Names the newest complete checkpoint before this one, or else after it."""

@@ -68,6 +68,10 @@ class Reporter:
         """Says that the user should look at something."""
         logger.warning(message)
 
+    def error(self, message: str) -> None:
+        """Says why the run stops."""
+        logger.error(message)
+
     def summary(self, summary: RunSummary) -> None:
         """Shows a behaviour's statistics; once per `summary_freq`."""
 

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -15,11 +17,11 @@ from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior
-from trainer.checkpoint import CheckpointStore, load_file
+from trainer.checkpoint import CheckpointStore, State, load_file
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
 from trainer.device import choose_device, choose_num_threads
-from trainer.export_onnx import export_and_verify
+from trainer.export_onnx import export
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.simulators import plan_fleet
@@ -29,7 +31,9 @@ from trainer.training_status import TrainingStatus
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
+TIMERS_S = 30.0
 SPEED_WINDOW_S = 10.0
+EXIT_NO_SIMULATORS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +66,32 @@ class Run:
         self.reporter = reporter
         self.stop = stop
         self.from_step = from_step
-        self.folder = open_run_folder(settings.checkpoint_settings)
+        self.folder = open_run_folder(settings.checkpoint_settings, from_step)
         self.is_training = not settings.checkpoint_settings.inference
         self.seed = _seed(settings)
         self.device = choose_device(settings.torch_settings)
         self.timers = Timers()
         self.behaviors: dict[str, Behavior] = {}
         self.stores: dict[str, CheckpointStore] = {}
-        self.status = TrainingStatus(self.folder.training_status)
+        self._states: dict[str, State | None] = {}  # read before any simulator starts
+        self.status = TrainingStatus(
+            self.folder.training_status, goes_on=settings.checkpoint_settings.resume
+        )
         self.last_checkpoint: str | None = None
         self._num_given_up = 0
+        self._last_loss: str | None = None
         self._speed: deque[tuple[float, int]] = deque()
         self._next_progress_s = 0.0
+        self._next_timers_s = 0.0
         if settings.reproducible:
             torch.use_deterministic_algorithms(True)
         self.learning_threads = choose_num_threads(settings)
-        self.folder.write_configuration(dump(settings))
+        if self.is_training or not self.folder.configuration.exists():
+            self.folder.write_configuration(dump(settings))
 
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
-        resumed_step = self._restore_listed_behaviors()
+        resumed_step = self._restore()
         plan = plan_fleet(self.settings, self.folder.logs, self._simulator_seed(resumed_step))
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
@@ -96,9 +106,14 @@ class Run:
             except SimulatorClosedError as closed:
                 outcome = Outcome(0, str(closed))
             except SimulatorError as error:
-                outcome = Outcome(3, str(error))
+                outcome = Outcome(EXIT_NO_SIMULATORS, self._reason(error))
             finally:
-                self._write_timers()
+                # Whatever has happened. Simulators may take seconds to quit: they come after it.
+                self._save_all()
+        return outcome
+
+    def _save_all(self) -> None:
+        """Makes everything that was learned outlive the process."""
         if self.is_training:
             with self.timers.measure(SAVING):
                 for behavior in self.behaviors.values():
@@ -106,7 +121,11 @@ class Run:
         for behavior in self.behaviors.values():
             behavior.metrics.close()
         self._write_timers()
-        return outcome
+
+    def _reason(self, error: SimulatorError) -> str:
+        """Gives why the run ended; what was told when a simulator was lost is not told again."""
+        is_told = self._last_loss is not None and self._last_loss in str(error)
+        return "no simulator is left" if is_told else str(error)
 
     def _loop(self) -> Outcome:
         """THE LOOP: receive, answer, learn; nobody waits for the slowest simulator."""
@@ -119,10 +138,11 @@ class Run:
                 if behavior.is_ready_to_learn:
                     with self.timers.measure(LEARNING):
                         self._learn(behavior)
-            self._save_due_checkpoints()
+            # Before the checkpoint: a run that goes on from there begins with the next summary.
             self._report()
             if self.is_finished:
                 return Outcome(0, "all behaviors have reached max_steps")
+            self._save_due_checkpoints()
         assert self.stop.signal is not None
         return Outcome(self.stop.exit_code, f"interrupted by {self.stop.signal.name}")
 
@@ -177,18 +197,33 @@ class Run:
 
     # Behaviours come and go with the simulators.
 
-    def _restore_listed_behaviors(self) -> int:
-        """Checks the checkpoints of all listed behaviours, before any simulator starts.
+    def _restore(self) -> int:
+        """Reads what behaviours start from, before any simulator starts: mistakes show at once.
 
         Returns:
             The steps that the run goes on from, all behaviours together.
         """
+        resume = self.settings.checkpoint_settings.resume
+        saved = self.folder.saved_behaviors() if resume else []
+        if self.settings.default_settings is None:
+            saved = [name for name in saved if name in self.settings.behaviors]
         total = 0
-        for name in self.settings.behaviors:
-            state = self._load_state(name)
-            if state is not None and self.settings.checkpoint_settings.resume:
-                total += int(state["step"])  # type: ignore[call-overload] # an int, by Behavior
+        for name in dict.fromkeys([*self.settings.behaviors, *saved]):
+            step = None if self.from_step is None else self._nearest_step(name, saved)
+            state = self._states[name] = self._load_state(name, step)
+            if state is not None and resume:
+                total += int(state["step"])
         return total
+
+    def _nearest_step(self, name: str, saved: Sequence[str]) -> int | None:
+        """Gives the step to go on from; several behaviours are saved at different steps."""
+        assert self.from_step is not None
+        before = [
+            checkpoint.step
+            for checkpoint in self._store(name).checkpoints
+            if checkpoint.step <= self.from_step
+        ]
+        return max(before) if len(saved) > 1 and before else self.from_step
 
     def _store(self, name: str) -> CheckpointStore:
         if name not in self.stores:
@@ -196,19 +231,21 @@ class Run:
             self.stores[name] = self.folder.store(name, keep)
         return self.stores[name]
 
-    def _load_state(self, name: str) -> dict[str, object] | None:
+    def _load_state(self, name: str, step: int | None = None) -> State | None:
         """Gives the state that a behaviour starts from: its own, another run's, or none."""
         checkpoints = self.settings.checkpoint_settings
         store = self._store(name)
         if checkpoints.resume and store.checkpoints:
-            state, saved = store.load(self.from_step)
+            state, saved = store.load(step)
             self.reporter.info(f"Resuming from {saved.path}.")
             return state
         source = initial_checkpoint(name, self.settings.for_behavior(name), checkpoints)
-        if source is None:
-            return None
-        self.reporter.info(f"Initializing from {source}.")
-        return load_file(source)
+        if source is not None:
+            self.reporter.info(f"Initializing from {source}.")
+            return load_file(source)
+        if checkpoints.resume:
+            self.reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
+        return None
 
     def _meet(self, behavior_id: str, spec: BehaviorSpec) -> None:
         """Builds a behaviour when its first agent appears."""
@@ -216,8 +253,10 @@ class Run:
         self.reporter.info(f"Connected new brain: {behavior_id}")
         if name in self.behaviors:
             return  # another team or simulator; the fleet has compared the specs
-        resume = self.settings.checkpoint_settings.resume
-        state = self._load_state(name)
+        state = self._states.pop(name) if name in self._states else self._load_state(name)
+        goes_on = self.settings.checkpoint_settings.resume and bool(self._store(name).checkpoints)
+        if self.is_training and not goes_on:
+            self.folder.clear(name)  # with --force there may be another run's files
         behavior = Behavior(
             name,
             spec,
@@ -227,7 +266,7 @@ class Run:
             device=self.device,
             is_training=self.is_training,
             state=state,
-            starts_at_zero=not (resume and self._store(name).checkpoints),
+            starts_at_zero=not goes_on,
         )
         self._trial_export(behavior)
         self.behaviors[name] = behavior
@@ -235,12 +274,12 @@ class Run:
 
     def _trial_export(self, behavior: Behavior) -> None:
         """Exports once before the first step: better to fail now than after a night."""
-        trial = behavior.folder / "trial.onnx"
-        export_and_verify(behavior.policy, behavior.spec, trial)
-        trial.unlink()
+        with TemporaryDirectory() as folder:
+            export(behavior.policy, behavior.spec, Path(folder) / "trial.onnx")
 
     def _forget(self, loss: SimulatorLoss) -> None:
-        self.reporter.warning(str(loss.error))
+        self._last_loss = str(loss.error)
+        self.reporter.warning(self._last_loss)
         self._num_given_up += not loss.will_restart
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
@@ -255,24 +294,25 @@ class Run:
         due = [
             behavior
             for behavior in self.behaviors.values()
-            if behavior.log.num_complete == 0 and behavior.is_checkpoint_due()
+            if behavior.log.num_complete == 0 and behavior.is_checkpoint_due
         ]
         if not due:
             return
         with self.timers.measure(SAVING):
-            for behavior in list(self.behaviors.values()) if self.settings.reproducible else due:
+            # Reproducible: one moment for all, at which simulators and step logs are empty.
+            for behavior in self.behaviors.values() if self.settings.reproducible else due:
                 self._save(behavior)
-            self._write_timers()
             if self.settings.reproducible:
                 self._relaunch()
 
     def _save(self, behavior: Behavior, is_final: bool = False) -> None:
         behavior.metrics.flush()
+        behavior.plan_next_checkpoint()
         saved = self._store(behavior.name).save(
             behavior.state_dict(),
             behavior.step,
             behavior.mean_recent_return,
-            lambda path: export_and_verify(behavior.policy, behavior.spec, path),
+            lambda path: export(behavior.policy, behavior.spec, path),
             is_final=is_final,
         )
         self.last_checkpoint = str(saved.path)
@@ -296,7 +336,7 @@ class Run:
     def _relaunch(self) -> None:
         total = sum(behavior.step for behavior in self.behaviors.values())
         for name, lanes in self.fleet.relaunch(self._simulator_seed(total)).items():
-            self.behaviors[name].abandon(lanes)
+            self.behaviors[name].begin_anew(lanes)
 
     # What the user sees.
 
@@ -319,6 +359,9 @@ class Run:
             return
         self._next_progress_s = now + PROGRESS_S
         self.reporter.progress(self._progress(now))
+        if now >= self._next_timers_s:
+            self._next_timers_s = now + TIMERS_S
+            self._write_timers()
 
     def _progress(self, now: float) -> RunProgress:
         behaviors = tuple(

@@ -47,9 +47,21 @@ class RunFolder:
         """Gives the checkpoints of one behaviour."""
         return CheckpointStore(self.behavior(name), keep)
 
-    def exists(self) -> bool:
-        """Whether a run of this id has left anything here."""
-        return self.path.is_dir() and any(self.path.iterdir())
+    def holds_run(self) -> bool:
+        """Whether a run of this id has got as far as a behaviour; else nothing is worth keeping."""
+        if not self.path.is_dir():
+            return False
+        others = (self.configuration.name, self.logs.name)
+        return any(entry.name not in others for entry in self.path.iterdir())
+
+    def saved_behaviors(self) -> list[str]:
+        """Gives the behaviours that have a checkpoint."""
+        return sorted(path.parent.name for path in self.path.glob("*/manifest.json"))
+
+    def clear(self, name: str) -> None:
+        """Deletes what an earlier run has saved of a behaviour."""
+        self.store(name, keep=0).clear()
+        self.onnx(name).unlink(missing_ok=True)
 
     def write_configuration(self, yaml_text: str) -> None:
         """Writes the resolved settings; at the start of the run, so that a kill loses nothing."""

@@ -9,15 +9,24 @@ from trainer.config.settings import BehaviorSettings, CheckpointSettings
 from trainer.run_folder import RunFolder
 
 
-def open_run_folder(settings: CheckpointSettings) -> RunFolder:
+def open_run_folder(settings: CheckpointSettings, from_step: int | None) -> RunFolder:
     """Creates the run's folder, or finds it, as resume and force allow.
+
+    Args:
+        settings: of the run.
+        from_step: the checkpoint to go on from; None: the newest.
 
     Raises:
         ConfigError: it holds a run and nobody said what to do with that; or there is none to
             resume; or none to initialise from.
     """
     folder = RunFolder(Path(settings.results_dir) / settings.run_id)
-    has_run = folder.exists()
+    has_run = folder.holds_run()
+    if from_step is not None and not settings.resume:
+        raise ConfigError(
+            f"--from-step {from_step} says where to go on, but the run does not go on with "
+            f"anything. Add --resume, or leave --from-step out."
+        )
     if settings.resume and not has_run:
         raise ConfigError(
             f"{folder.path} holds no run to resume. Check --run-id ('{settings.run_id}') and "

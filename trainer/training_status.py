@@ -23,15 +23,19 @@ class TrainingStatus:
     Only a report: `--resume` goes by each behaviour's `manifest.json`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, goes_on: bool) -> None:
         """Goes on from the file if there is one, so that no behaviour or lesson is forgotten.
+
+        Args:
+            path: of the file.
+            goes_on: False: another run's file may be there; it is written over.
 
         Raises:
             UserError: the file is there, but is no JSON object.
         """
         self.path = path
         self._entries: dict[str, dict[str, Any]] = {}
-        if path.is_file():
+        if goes_on and path.is_file():
             self._entries = _read(path)
         self._entries.pop("metadata", None)
 

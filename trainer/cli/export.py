@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     folder = chosen_run(args)
     behaviors = chosen_behaviors(args, folder)
 
-    from trainer.export_onnx import export_and_verify
+    from trainer.export_onnx import export
     from trainer.saved_policy import restore_policy
 
     output = args.output or folder.path
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     for name in behaviors:
         state, _ = folder.store(name, keep=0).load(args.from_step)
         saved = restore_policy(state)
-        report = export_and_verify(saved.policy, saved.spec, output / f"{name}.onnx")
+        report = export(saved.policy, saved.spec, output / f"{name}.onnx")
         print(
             f"Exported {report.path} (step {saved.step}); onnxruntime and the policy differ by at "
             f"most {report.max_difference:.1e} on {report.num_rows} rows."
