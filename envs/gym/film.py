@@ -15,7 +15,7 @@ DEFAULT_FRAMES_PER_S = 30
 
 
 def prepare_rendering() -> None:
-    """Chooses off-screen rendering for MuJoCo where there is no display. Call before importing it."""
+    """Has MuJoCo render off screen where there is no display. Call before importing it."""
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

@@ -34,12 +34,18 @@ class EpisodeTracker:
             self._returns = np.append(self._returns, np.zeros(more))
             self._lengths = np.append(self._lengths, np.full(more, -1, dtype=np.int64))
 
-    def _add(self, batch: AgentColumns) -> None:
-        self._reserve(batch.lane)
-        # A lane's first message only says that the agent lives: its reward has no decision before.
-        started = self._lengths[batch.lane] >= 0
-        self._returns[batch.lane] += np.where(started, batch.reward, 0.0)
-        self._lengths[batch.lane] += 1
+    def _add(self, batch: AgentColumns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Adds the rewards to the lanes' episodes; gives returns and lengths so far, (N,) each."""
+        lanes = batch.lane
+        self._reserve(lanes)
+        lengths = self._lengths[lanes] + 1
+        returns = self._returns[lanes] + batch.reward
+        if not lengths.all():
+            # A lane's first message only says that the agent lives: no decision came before it.
+            returns[lengths == 0] = 0.0
+        self._lengths[lanes] = lengths
+        self._returns[lanes] = returns
+        return returns, lengths
 
     def decide(self, batch: Decisions) -> None:
         """Counts the rewards that came with new decisions."""
@@ -47,8 +53,7 @@ class EpisodeTracker:
 
     def end(self, batch: Terminals) -> None:
         """Counts the last rewards and files the finished episodes."""
-        self._add(batch)
-        returns, lengths = self._returns[batch.lane], self._lengths[batch.lane]
+        returns, lengths = self._add(batch)
         self._finished.append((returns, lengths))
         self.recent_returns.extend(returns.tolist())
         self.recent_lengths.extend(lengths.tolist())
