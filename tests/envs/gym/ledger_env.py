@@ -12,10 +12,7 @@ GO_ON, TERMINATE, TRUNCATE, BOTH, RAISE = range(5)
 
 
 class LedgerEnv(gymnasium.Env[Any, Any]):  # type: ignore[misc]  # gymnasium is untyped for mypy
-    """Observes (its own random number, episode, env_step); the reward is 10 * episode + env_step.
-
-    The random number is drawn once, at the reset that brings the seed.
-    """
+    """Observes (the episode's random number, episode, env_step), gets 10 * episode + env_step."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
     observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -30,8 +27,7 @@ class LedgerEnv(gymnasium.Env[Any, Any]):  # type: ignore[misc]  # gymnasium is 
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        if seed is not None:
-            self.number = float(self.np_random.random())
+        self.number = float(self.np_random.random())
         self.episode += 1
         self.env_step = 0
         return self._observe(), {}

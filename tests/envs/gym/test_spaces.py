@@ -137,6 +137,13 @@ def test_dict_of_goal_environments_becomes_three_named_sensors() -> None:
     ]
 
 
+def test_sensors_are_sorted_by_their_whole_name_not_by_the_spaces_order() -> None:
+    flag = spaces.MultiBinary(1)
+    space = spaces.Dict({"a": spaces.Tuple((flag,) * 11), "a-b": flag})
+    names = [sensor.name for sensor in ObservationLayout(space).sensors]
+    assert names[:4] == ["obs/a-b", "obs/a/0", "obs/a/1", "obs/a/10"]
+
+
 def test_discrete_observation_is_one_hot_counted_from_its_start() -> None:
     (row,) = read(spaces.Discrete(4, start=10), np.int64(12))
     assert row.tolist() == [0, 0, 1, 0]
