@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer.rollout.minibatch import Minibatch
+
+
+def whole(rows: int, with_mask: bool = True) -> Minibatch:
+    """Row i holds i in every column, under another offset and width each."""
+    index = torch.arange(rows, dtype=torch.float32).unsqueeze(1)
+    return Minibatch(
+        inputs=index.expand(rows, 3),
+        continuous=1000 + index,
+        discrete=2000 + index.long(),
+        old_log_probs=3000 + index[:, 0],
+        old_values=4000 + index.expand(rows, 2),
+        advantages=5000 + index[:, 0],
+        returns=6000 + index.expand(rows, 2),
+        action_mask=index.long() % 2 == 0 if with_mask else None,
+    )
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rows_of(batches: Iterator[Minibatch]) -> list[list[int]]:
+    return [batch.inputs[:, 0].int().tolist() for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "expected"),
+    [(12, 4, [4, 4, 4]), (14, 4, [4, 4, 4]), (4, 4, [4]), (3, 4, [3]), (7, 1, [1] * 7)],
+)
+def test_batches_have_exactly_batch_size_rows_and_no_row_twice(
+    rows: int, batch_size: int, expected: list[int]
+) -> None:
+    batches = rows_of(whole(rows).shuffled(batch_size, seeded()))
+    assert [len(batch) for batch in batches] == expected
+    drawn = [row for batch in batches for row in batch]
+    assert len(set(drawn)) == len(drawn)
+    assert set(drawn) <= set(range(rows))
+
+
+def test_left_over_rows_get_their_turn_in_other_epochs() -> None:
+    generator = seeded()
+    missing = []
+    for _ in range(50):
+        drawn = {row for batch in rows_of(whole(5).shuffled(4, generator)) for row in batch}
+        missing += sorted(set(range(5)) - drawn)
+    assert len(missing) == 50
+    assert set(missing) == set(range(5))
+
+
+def test_all_columns_of_a_row_stay_together() -> None:
+    for batch in whole(30).shuffled(7, seeded()):
+        index = batch.inputs[:, 0]
+        columns: list[tuple[Tensor, int]] = [
+            (batch.inputs[:, 2], 0),
+            (batch.continuous[:, 0], 1000),
+            (batch.discrete[:, 0].float(), 2000),
+            (batch.old_log_probs, 3000),
+            (batch.old_values[:, 1], 4000),
+            (batch.advantages, 5000),
+            (batch.returns[:, 1], 6000),
+        ]
+        for column, offset in columns:
+            assert torch.equal(column - offset, index), offset
+        assert batch.action_mask is not None
+        assert torch.equal(batch.action_mask[:, 0], index % 2 == 0)
+
+
+def test_without_a_mask_batches_have_none() -> None:
+    assert all(batch.action_mask is None for batch in whole(8, False).shuffled(4, seeded()))
+
+
+def test_order_comes_from_the_generator_alone_and_is_new_each_epoch() -> None:
+    one, other = seeded(1), seeded(1)
+    first = rows_of(whole(20).shuffled(5, one))
+    torch.manual_seed(3)
+    assert rows_of(whole(20).shuffled(5, other)) == first
+    assert rows_of(whole(20).shuffled(5, one)) != first
