@@ -174,7 +174,7 @@ class AgentDecoder:
 
     def _plan(self, data: bytes) -> MessagePlan:
         """Makes the plan for lists like this one, and keeps it for the next."""
-        groups = group_by_layout(data, record_starts(data), self._layouts)
+        groups = group_by_layout(data, record_starts(data), self._layouts, self._num_branches)
         for group in groups:
             self._require_shapes(data, int(group.starts[0]), group.layout)
         if len(self._layouts) > MAX_LAYOUTS:
@@ -182,7 +182,7 @@ class AgentDecoder:
         if len(self._plans) >= MAX_PLANS:
             del self._plans[next(iter(self._plans))]
         num_rows = sum(len(group.rows) for group in groups)
-        plan = self._plans[len(data)] = MessagePlan(groups, num_rows, self._num_branches)
+        plan = self._plans[len(data)] = MessagePlan(groups, num_rows)
         return plan
 
     def _set_defaults(self, num_rows: int) -> None:

@@ -37,12 +37,27 @@ NUMBERS = {REWARD: FIXED32, GROUP_REWARD: FIXED32} | dict.fromkeys(
 MAX_VARINT_BYTES = 10
 MAX_FIELD_NUMBER = (1 << 29) - 1
 LIST_TAG = LIST_VALUE << 3 | LENGTH_DELIMITED
+# The scalar columns of one record, end to end, each as wide as its widest varint may be.
+WIDTHS = {REWARD: 4, GROUP_REWARD: 4, DONE: 1, MAX_STEP_REACHED: 1, AGENT_ID: 5, GROUP_ID: 5}
+NUM_SCALAR_BYTES = sum(WIDTHS.values())
 CONTINUES = 0x80  # the bit that says another byte of this varint follows
 PAYLOAD = 0x7F
 
 
 class IrregularError(Exception):
     """A record is legal or broken in a way that only an ordinary parser should judge."""
+
+
+def _scalar_slices() -> dict[int, slice]:
+    slices, start = {}, 0
+    for number, width in WIDTHS.items():
+        slices[number] = slice(start, start + width)
+        start += width
+    return slices
+
+
+SCALARS = _scalar_slices()
+DIGIT_WEIGHTS = np.array([1 << 7 * digit for digit in range(WIDTHS[AGENT_ID])], np.int64)
 
 
 class Span(NamedTuple):
@@ -110,52 +125,71 @@ class RecordLayout:
     """One kind of agent record, its list tag and length included."""
 
     num_bytes: int
-    numbers: dict[int, Span]  # field number -> its bytes; fields that proto3 left out are missing
-    action_mask: Span | None
+    numbers: frozenset[int]  # fields that are there; proto3 leaves out what is zero
+    has_mask: bool
     sensors: tuple[Sensor, ...]
     checked: Index  # positions whose bytes must be as they are in the record this was made from
     checked_bits: Bytes  # which bits of them
     structure: bytes  # what these bits are
+    scalars: Index  # positions of the scalar columns' bytes, then of the mask's; 0 where missing
+    scalar_bits: Bytes  # which bits of them count; none where missing
 
     @staticmethod
-    def of(record: bytes) -> RecordLayout:
-        """Reads the structure of one record; IrregularError when it is not an ordinary one."""
+    def of(record: bytes, num_branches: int) -> RecordLayout:
+        """Reads the structure of one record; IrregularError when it is not an ordinary one.
+
+        Args:
+            record: with its list tag and length.
+            num_branches: L; a mask of another length is as good as none.
+        """
         _, body = read_varint(record, 1)
-        numbers: dict[int, Span] = {}
-        action_mask: Span | None = None
+        numbers: set[int] = set()
+        mask: Span | None = None
         sensors = []
         bits = np.full(len(record), 0xFF, np.uint8)
+        scalars = np.zeros(NUM_SCALAR_BYTES + num_branches, np.intp)
+        scalar_bits = np.zeros(NUM_SCALAR_BYTES + num_branches, np.uint8)
         for field in fields_of(record, body, len(record)):
-            span = field.value
-            stretch = slice(span.start, span.start + span.num_bytes)
+            stretch = slice(field.value.start, sum(field.value))
             if field.number == OBSERVATIONS:
                 sensors.append(_sensor(record, field))
                 floats = sensors[-1].floats
-                bits[floats.start : floats.start + floats.num_bytes] = 0
+                bits[floats.start : sum(floats)] = 0
             elif field.number == ACTION_MASK:
-                if action_mask is not None or field.wire_type != LENGTH_DELIMITED:
+                if mask is not None or field.wire_type != LENGTH_DELIMITED:
                     raise IrregularError("an action mask in pieces")
-                action_mask = span
-                bits[stretch] = CONTINUES
                 if any(byte & CONTINUES for byte in record[stretch]):
                     raise IrregularError("a truth value of several bytes")
+                mask = field.value
+                bits[stretch] = CONTINUES
+                if mask.num_bytes == num_branches:
+                    scalars[NUM_SCALAR_BYTES:] = np.arange(*stretch.indices(len(record)))
+                    scalar_bits[NUM_SCALAR_BYTES:] = PAYLOAD
             elif field.number in NUMBERS:
                 if field.number in numbers or field.wire_type != NUMBERS[field.number]:
                     raise IrregularError("a number given twice, or of another type")
-                numbers[field.number] = span
-                bits[stretch] = CONTINUES if field.wire_type == VARINT else 0
-                if span.num_bytes == MAX_VARINT_BYTES:
-                    bits[span.start + MAX_VARINT_BYTES - 1] = 0xFF  # only its lowest bit may be set
+                num_bytes = field.value.num_bytes
+                if num_bytes > WIDTHS[field.number]:
+                    raise IrregularError("a negative number, or a truth value of several bytes")
+                numbers.add(field.number)
+                is_varint = field.wire_type == VARINT
+                bits[stretch] = CONTINUES if is_varint else 0
+                first = SCALARS[field.number].start
+                column = slice(first, first + num_bytes)
+                scalars[column] = np.arange(*stretch.indices(len(record)))
+                scalar_bits[column] = PAYLOAD if is_varint else 0xFF
         (checked,) = np.nonzero(bits)
         structure = np.frombuffer(record, np.uint8)[checked] & bits[checked]
         return RecordLayout(
-            len(record),
-            numbers,
-            action_mask,
-            tuple(sensors),
-            checked,
-            bits[checked],
-            structure.tobytes(),
+            num_bytes=len(record),
+            numbers=frozenset(numbers),
+            has_mask=mask is not None and mask.num_bytes == num_branches > 0,
+            sensors=tuple(sensors),
+            checked=checked,
+            checked_bits=bits[checked],
+            structure=structure.tobytes(),
+            scalars=scalars,
+            scalar_bits=scalar_bits,
         )
 
 
@@ -189,12 +223,21 @@ def record_starts(data: bytes) -> list[int]:
     """Gives where each record of an agent list begins, and the list's length at the end."""
     starts = [0]
     position, end = 0, len(data)
-    while position < end:
-        if data[position] != LIST_TAG:
-            raise IrregularError("something else among the records")
-        length, body = read_varint(data, position + 1)
-        position = body + length
-        starts.append(position)
+    try:
+        while position < end:
+            if data[position] != LIST_TAG:
+                raise IrregularError("something else among the records")
+            length = data[position + 1]
+            if length < CONTINUES:
+                position += 2 + length
+            elif (second := data[position + 2]) < CONTINUES:
+                position += 3 + (length & PAYLOAD | second << 7)
+            else:
+                length, body = read_varint(data, position + 1)
+                position = body + length
+            starts.append(position)
+    except IndexError as error:
+        raise IrregularError("the last record's length is cut off") from error
     if position != end:
         raise IrregularError("the last record is cut off")
     return starts
@@ -224,80 +267,51 @@ class MessagePlan:
     """Reads every agent list that has the structure of the one it was made from.
 
     All bytes that matter, but for the floats of observations, are fetched with one `take`:
-    first the structure of all records, then one column after the other. A record that lacks a
-    field points to byte 0 with no bit let through, which reads as proto3's default of zero.
+    first the structure of all records, then one row of scalar bytes per record. A record that
+    lacks a field points to byte 0 with no bit let through, which reads as proto3's zero.
     """
 
-    def __init__(self, groups: Sequence[LayoutGroup], num_rows: int, num_branches: int) -> None:
+    def __init__(self, groups: Sequence[LayoutGroup], num_rows: int) -> None:
         self.num_rows = num_rows
-        index = [(g.starts[:, None] + g.layout.checked).ravel() for g in groups]
-        bits = [np.tile(g.layout.checked_bits, len(g.rows)) for g in groups]
-        self._structure = b"".join(g.layout.structure * len(g.rows) for g in groups)
-        self._slices: dict[int, slice] = {}
-        end = len(self._structure)
-        for number in (*NUMBERS, ACTION_MASK):
-            width = self._width(groups, number, num_branches)
-            if width:
-                column_index, column_bits = self._column(groups, number, width)
-                index.append(column_index.ravel())
-                bits.append(column_bits.ravel())
-                self._slices[number] = slice(end, end + num_rows * width)
-                end += num_rows * width
-        self._index = np.concatenate(index)
-        self._bits = np.concatenate(bits)
+        self._numbers = frozenset[int]().union(*(group.layout.numbers for group in groups))
+        self._has_mask = any(group.layout.has_mask for group in groups)
+        sensors = groups[0].layout.sensors
+        width = len(groups[0].layout.scalars)
+        scalars = np.empty((num_rows, width), np.intp)
+        scalar_bits = np.empty((num_rows, width), np.uint8)
+        self._float_starts = [np.empty(num_rows, np.intp) for _ in sensors]
+        self._num_float_bytes = [sensor.floats.num_bytes for sensor in sensors]
+        index, bits, structure = [], [], []
+        for layout, rows, starts in groups:
+            checked = starts[:, None] + layout.checked
+            index.append(checked.reshape(-1))
+            bits.append(np.broadcast_to(layout.checked_bits, checked.shape).reshape(-1))
+            structure.append(layout.structure * len(rows))
+            scalars[rows] = starts[:, None] + layout.scalars
+            scalar_bits[rows] = layout.scalar_bits
+            for column, sensor in zip(self._float_starts, layout.sensors, strict=True):
+                column[rows] = starts + sensor.floats.start
+        self._structure = b"".join(structure)
+        self._index = np.concatenate([*index, scalars.reshape(-1)])
+        self._bits = np.concatenate([*bits, scalar_bits.reshape(-1)])
         self._last_integers: dict[int, tuple[bytes, NDArray[np.int32]]] = {}
-        self._float_starts = []
-        self._num_float_bytes = []
-        for sensor in range(len(groups[0].layout.sensors)):
-            starts = np.empty(num_rows, np.intp)
-            for group in groups:
-                starts[group.rows] = group.starts + group.layout.sensors[sensor].floats.start
-            self._float_starts.append(starts)
-            self._num_float_bytes.append(groups[0].layout.sensors[sensor].floats.num_bytes)
-
-    @staticmethod
-    def _width(groups: Sequence[LayoutGroup], number: int, num_branches: int) -> int:
-        """Gives the bytes per row that a column needs, 0 when no record has it."""
-        if number == ACTION_MASK:
-            # A mask of another length is as good as none (reference, section 5).
-            masks = (g.layout.action_mask for g in groups)
-            return num_branches * any(m is not None and m.num_bytes == num_branches for m in masks)
-        return max(g.layout.numbers.get(number, Span(0, 0)).num_bytes for g in groups)
-
-    def _column(
-        self, groups: Sequence[LayoutGroup], number: int, width: int
-    ) -> tuple[Index, Bytes]:
-        """Gives index and bits, both (N, width), that fetch one field of every record."""
-        index = np.zeros((self.num_rows, width), np.intp)
-        bits = np.zeros((self.num_rows, width), np.uint8)
-        is_varint = NUMBERS.get(number, VARINT) == VARINT
-        for group in groups:
-            layout = group.layout
-            is_mask = number == ACTION_MASK
-            span = layout.action_mask if is_mask else layout.numbers.get(number)
-            if span is None or (is_mask and span.num_bytes != width):
-                continue
-            within = np.arange(span.num_bytes) + span.start
-            rows = group.rows[:, None]
-            columns = np.arange(span.num_bytes)
-            index[rows, columns] = group.starts[:, None] + within
-            bits[rows, columns] = PAYLOAD if is_varint else 0xFF
-        return index, bits
 
     def read(self, data: bytes) -> Columns | None:
         """Gives the scalar columns of a list of this plan's length; None: its structure differs."""
         gathered = np.frombuffer(data, np.uint8).take(self._index)
         gathered &= self._bits
-        if gathered[: len(self._structure)].tobytes() != self._structure:
+        num_checked = len(self._structure)
+        if gathered[:num_checked].tobytes() != self._structure:
             return None
+        scalars = gathered[num_checked:].reshape(self.num_rows, -1)
         return Columns(
-            self._floats(gathered, REWARD),
-            self._floats(gathered, GROUP_REWARD),
-            self._truths(gathered, DONE),
-            self._truths(gathered, MAX_STEP_REACHED),
-            self._integers(gathered, AGENT_ID),
-            self._integers(gathered, GROUP_ID),
-            self._masks(gathered),
+            self._floats(scalars, REWARD),
+            self._floats(scalars, GROUP_REWARD),
+            self._truths(scalars, DONE),
+            self._truths(scalars, MAX_STEP_REACHED),
+            self._integers(scalars, AGENT_ID),
+            self._integers(scalars, GROUP_ID),
+            scalars[:, NUM_SCALAR_BYTES:] != 0 if self._has_mask else None,
         )
 
     def observations(self, data: bytes) -> list[NDArray[np.float32]]:
@@ -315,42 +329,35 @@ class MessagePlan:
             found.append(floats.reshape(self.num_rows, num_bytes // 4))
         return found
 
-    def _floats(self, gathered: Bytes, number: int) -> NDArray[np.float32] | None:
-        where = self._slices.get(number)
-        return None if where is None else gathered[where].copy().view(np.float32)
-
-    def _truths(self, gathered: Bytes, number: int) -> NDArray[np.bool_] | None:
-        where = self._slices.get(number)
-        if where is None:
+    def _floats(self, scalars: Bytes, number: int) -> NDArray[np.float32] | None:
+        if number not in self._numbers:
             return None
-        digits = gathered[where].reshape(self.num_rows, -1)
-        truths: NDArray[np.bool_] = digits.max(axis=1) != 0
+        return scalars[:, SCALARS[number]].copy().view(np.float32).reshape(-1)
+
+    def _truths(self, scalars: Bytes, number: int) -> NDArray[np.bool_] | None:
+        if number not in self._numbers:
+            return None
+        truths: NDArray[np.bool_] = scalars[:, SCALARS[number].start] != 0
         return truths
 
-    def _masks(self, gathered: Bytes) -> NDArray[np.bool_] | None:
-        where = self._slices.get(ACTION_MASK)
-        return None if where is None else gathered[where].reshape(self.num_rows, -1) != 0
-
-    def _integers(self, gathered: Bytes, number: int) -> NDArray[np.int32] | None:
+    def _integers(self, scalars: Bytes, number: int) -> NDArray[np.int32] | None:
         """Gives varints as int32; the very array of the last call where nothing has changed."""
-        where = self._slices.get(number)
-        if where is None:
+        if number not in self._numbers:
             return None
-        raw = gathered[where].tobytes()
+        digits = scalars[:, SCALARS[number]]
+        raw = digits.tobytes()
         last = self._last_integers.get(number)
         if last is not None and last[0] == raw:
             return last[1]
-        digits = gathered[where].reshape(self.num_rows, -1).astype(np.uint64)
-        shifts = np.arange(digits.shape[1], dtype=np.uint64) * np.uint64(7)
-        # Negative numbers take ten bytes and wrap around 64, then 32 bits, as in protobuf.
-        integers: NDArray[np.int32] = np.add.reduce(digits << shifts, axis=1).astype(np.int32)
+        # Only the lowest 32 bits count, as in protobuf.
+        integers = (digits @ DIGIT_WEIGHTS).astype(np.int32)
         integers.setflags(write=False)
         self._last_integers[number] = (raw, integers)
         return integers
 
 
 def group_by_layout(
-    data: bytes, starts: Sequence[int], layouts: list[RecordLayout]
+    data: bytes, starts: Sequence[int], layouts: list[RecordLayout], num_branches: int
 ) -> list[LayoutGroup]:
     """Finds the layout of every record, adding to `layouts` those that are new.
 
@@ -358,26 +365,27 @@ def group_by_layout(
         data: an agent list.
         starts: from `record_starts`.
         layouts: layouts of earlier lists.
+        num_branches: L.
 
     Raises:
         IrregularError: a record is not an ordinary one.
     """
     edges = np.array(starts, np.intp)
-    lengths = np.diff(edges)
+    lengths = edges[1:] - edges[:-1]
     buffer = np.frombuffer(data, np.uint8)
     groups = []
-    for length in np.unique(lengths).tolist():
+    for length in sorted(set(lengths.tolist())):
         (rows,) = np.nonzero(lengths == length)
         candidates = [layout for layout in layouts if layout.num_bytes == length]
         while len(rows):
             if not candidates:
-                first = edges[rows[0]]
-                candidates = [RecordLayout.of(data[first : first + length])]
+                first = starts[rows[0]]
+                candidates = [RecordLayout.of(data[first : first + length], num_branches)]
                 layouts.extend(candidates)
             layout = candidates.pop()
-            found = buffer[edges[rows][:, None] + layout.checked] & layout.checked_bits
+            found = buffer.take(edges[rows][:, None] + layout.checked) & layout.checked_bits
             fits = (found == np.frombuffer(layout.structure, np.uint8)).all(axis=1)
             if fits.any():
                 groups.append(LayoutGroup(layout, rows[fits], edges[rows[fits]]))
-            rows = rows[~fits]
+                rows = rows[~fits]
     return groups
