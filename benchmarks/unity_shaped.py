@@ -1,0 +1,183 @@
+"""Agent-steps per second of ppo-train and mlagents-learn on Unity-shaped work, in the same run.
+
+    python -m benchmarks.unity_shaped [--rounds 3] [--rows walker-1 walker-4 ...]
+
+Both trainers launch the same null simulator (ready-made messages over the real protocol) with the
+same YAML. They take turns, and the median of the rounds counts. `trainers.py` defines the figures.
+Takes about half an hour with 3 rounds on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from benchmarks import machine, report, trainers
+from benchmarks.trainers import Job, Trainer
+from envs.testing import null
+
+CONFIGS = trainers.REPOSITORY / "configs" / "unity"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kind of Unity project: its YAML and the shape of its simulator."""
+
+    title: str
+    config: str
+    simulator: str
+    """Arguments of envs.testing.null."""
+    cycles: dict[str, int]
+    """Trainer -> cycles of one run; some 20 to 40 s of work."""
+    collecting_steps: dict[str, int]
+    """Trainer -> agent-steps of a run without updates; some 10 s."""
+    must_end_to_end: float
+    must_collecting: dict[int, float]
+    """Number of simulators -> at least this many times the peer's collecting."""
+
+
+WALKER = Work(
+    title="Walker-shaped (243 obs, 39 actions, 10 agents, 3x512)",
+    config="Walker.yaml",
+    simulator="--behavior Walker?team=0 --observations 243 --continuous 39 --agents 10",
+    cycles={"ppo-train": 5, "mlagents-learn": 2},
+    collecting_steps={"ppo-train": 150_000, "mlagents-learn": 36_000},
+    must_end_to_end=2.5,
+    must_collecting={1: 3.0, 4: 5.0},
+)
+BALL = Work(
+    title="3DBall-shaped (8 obs, 2 actions, 12 agents, 2x128)",
+    config="3DBall.yaml",
+    simulator="--behavior 3DBall?team=0 --observations 8 --continuous 2 --agents 12",
+    cycles={"ppo-train": 16, "mlagents-learn": 5},
+    collecting_steps={"ppo-train": 240_000, "mlagents-learn": 60_000},
+    must_end_to_end=4.0,
+    must_collecting={},
+)
+ROWS = {
+    "walker-1": (WALKER, 1),
+    "walker-4": (WALKER, 4),
+    "walker-8": (WALKER, 8),
+    "3dball-1": (BALL, 1),
+    "3dball-4": (BALL, 4),
+}
+# About what an untrained walker stands. mlagents-learn counts whole trajectories only, so longer
+# ones would make its buffers overshoot more.
+EPISODE_STEPS = 100
+FIGURES = ("end to end", "collecting")
+
+Rates = dict[str, list[float]]
+"""Figure -> agent-steps per second of every round."""
+
+
+@contextmanager
+def make_job(work: Work, num_envs: int, configs: Path) -> Iterator[Job]:
+    """Gives the job of one row, with a simulator that lives as long as the context."""
+    with tempfile.TemporaryDirectory(prefix="ppo-train-bench-") as folder:
+        simulator = Path(folder) / "null.x86_64"
+        episodes = ["--episode-length", str(EPISODE_STEPS)]
+        null.write_executable(simulator, [*work.simulator.split(), *episodes])
+        settings = yaml.safe_load((configs / work.config).read_text())
+        (behavior,) = settings["behaviors"].values()
+        buffer_size = behavior["hyperparameters"]["buffer_size"]
+        yield Job(settings, str(simulator), num_envs, 1, buffer_size)
+
+
+def measure(trainer: Trainer, work: Work, figure: str, job: Job) -> float:
+    """Measures one figure of one trainer once; takes up to a minute."""
+    if figure == "collecting":
+        return trainers.collecting(trainer, job, work.collecting_steps[trainer.name])
+    return trainers.end_to_end(trainer, job, work.cycles[trainer.name])
+
+
+def measure_row(
+    row: str, contestants: list[Trainer], rounds: int, configs: Path
+) -> dict[str, Rates]:
+    """Measures one row, the trainers in turns."""
+    work, num_envs = ROWS[row]
+    rates: dict[str, Rates] = {
+        trainer.name: {figure: [] for figure in FIGURES} for trainer in contestants
+    }
+    with make_job(work, num_envs, configs) as job:
+        for _ in range(rounds):
+            for figure in FIGURES:
+                for trainer in contestants:
+                    rate = measure(trainer, work, figure, job)
+                    rates[trainer.name][figure].append(rate)
+                    print(f"{row:10} {figure:12} {trainer.name:16} {rate:10,.0f}", flush=True)
+    return rates
+
+
+def table_rows(row: str, ours: Rates, peer: Rates) -> list[report.TableRow]:
+    """Writes the two lines of one row: end to end, and collecting alone."""
+    work, num_envs = ROWS[row]
+    musts = {"end to end": work.must_end_to_end, "collecting": work.must_collecting.get(num_envs)}
+    lines = []
+    for figure, must in musts.items():
+        our_rate, peer_rate = report.median(ours[figure]), report.median(peer[figure])
+        ratio = our_rate / peer_rate
+        lines.append(
+            report.TableRow(
+                work=f"{work.title} x {num_envs}, {figure}",
+                ours=f"{our_rate:,.0f} agent-steps/s",
+                peer=f"mlagents-learn {peer_rate:,.0f}",
+                ratio=round(ratio, 2),
+                must="" if must is None else f">= {must} x",
+                met=None if must is None else ratio >= must,
+            )
+        )
+    return lines
+
+
+def never_slower(measured: dict[str, dict[str, Rates]]) -> list[report.TableRow]:
+    """Writes the line that more simulators are never slower, where more than one was measured."""
+    rates = [
+        report.median(measured[row]["ppo-train"]["end to end"])
+        for row in ("walker-1", "walker-4", "walker-8")
+        if row in measured
+    ]
+    if len(rates) < 2:
+        return []
+    shown = " / ".join(f"{rate:,.0f}" for rate in rates)
+    # 2 % is what two runs of the same row differ by.
+    met = all(later >= 0.98 * earlier for earlier, later in itertools.pairwise(rates))
+    return [report.TableRow("Walker-shaped, more simulators", shown, "", None, "never slower", met)]
+
+
+def main() -> None:
+    """Measures the rows and publishes them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--only", choices=["ppo-train", "mlagents-learn"], help="prints, no JSON")
+    parser.add_argument("--mlagents-venv", type=Path, default=Path(".venv-mlagents"))
+    parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the YAML files")
+    parser.add_argument("--results", type=Path, default=report.RESULTS)
+    options = parser.parse_args()
+
+    contestants = [trainers.ppo_train(), trainers.mlagents_learn(options.mlagents_venv)]
+    if options.only:
+        contestants = [trainer for trainer in contestants if trainer.name == options.only]
+    about = machine.describe(**{t.name: t.python for t in contestants if t.name != "ppo-train"})
+    report.warn_if_busy(about)
+    measured = {
+        row: measure_row(row, contestants, options.rounds, options.configs) for row in options.rows
+    }
+    if options.only:
+        return
+    lines: list[report.TableRow] = []
+    for row, both in measured.items():
+        lines += table_rows(row, both["ppo-train"], both["mlagents-learn"])
+    lines += never_slower(measured)
+    report.publish("unity_shaped", about, lines, measured, options.results)
+
+
+if __name__ == "__main__":
+    main()
