@@ -248,16 +248,19 @@ class Behavior:
             assert isinstance(values, list)
             getattr(self.episodes, name).extend(values)
 
-    def introduction(self) -> str:
-        """Says what was built, for the console."""
+    def introduction(self) -> list[str]:
+        """Says what was built, and where it starts, in ML-Agents' words where there are any."""
         parameters = sum(parameter.numel() for parameter in self.policy.parameters())
-        start = f"from step {self.step}" if self.step else "from step 0"
-        return (
+        start = f"Starting training from step 0 and saving to {self.folder}."
+        if self.step:
+            start = f"Resuming training from step {self.step}."
+        return [
             f"Behavior {self.name}: {describe(self.spec)}; {parameters:,} parameters on "
-            f"{self.device}; step log {self.log.num_bytes / 1e6:.0f} MB. Training {start}, saving "
-            f"to {self.folder}.\nHyperparameters for behavior name {self.name}:\n"
-            f"{self.settings.model_dump_json(indent=2)}"
-        )
+            f"{self.device}; step log {self.log.num_bytes / 1e6:.0f} MB.",
+            f"Hyperparameters for behavior name {self.name}:\n"
+            f"{self.settings.model_dump_json(indent=2)}",
+            start if self.is_training else f"Acting without learning, as of step {self.step}.",
+        ]
 
     def _require_same_shapes(self, saved: Mapping[str, Tensor]) -> None:
         wanted = {key: tuple(value.shape) for key, value in self.policy.state_dict().items()}

@@ -62,13 +62,14 @@ class Run:
             stop: true once the user wants the run to end.
             from_step: with resume, the checkpoint to go on from; None: the newest.
         """
+        settings = _with_seed(settings)
         self.settings = settings
         self.reporter = reporter
         self.stop = stop
         self.from_step = from_step
         self.folder = open_run_folder(settings.checkpoint_settings, from_step)
         self.is_training = not settings.checkpoint_settings.inference
-        self.seed = _seed(settings)
+        self.seed = settings.env_settings.seed
         self.device = choose_device(settings.torch_settings)
         self.timers = Timers()
         self.behaviors: dict[str, Behavior] = {}
@@ -144,6 +145,7 @@ class Run:
                 return Outcome(0, "all behaviors have reached max_steps")
             self._save_due_checkpoints()
         assert self.stop.signal is not None
+        self.reporter.info("Learning was interrupted. Please wait while the graph is generated.")
         return Outcome(self.stop.exit_code, f"interrupted by {self.stop.signal.name}")
 
     def _answer(self, arrivals: Sequence[SimulatorMessage | SimulatorLoss]) -> None:
@@ -270,7 +272,8 @@ class Run:
         )
         self._trial_export(behavior)
         self.behaviors[name] = behavior
-        self.reporter.info(behavior.introduction())
+        for message in behavior.introduction():
+            self.reporter.info(message)
 
     def _trial_export(self, behavior: Behavior) -> None:
         """Exports once before the first step: better to fail now than after a night."""
@@ -395,9 +398,13 @@ class Run:
         self.folder.write_timers(self.timers.to_json())
 
 
-def _seed(settings: RunSettings) -> int:
-    """The run's seed; -1 draws one, except in reproducible mode, where it means 0."""
-    seed = settings.env_settings.seed
-    if seed >= 0:
-        return seed
-    return 0 if settings.reproducible else random.randrange(10_000)
+def _with_seed(settings: RunSettings) -> RunSettings:
+    """Draws the run's seed if it is -1, except in reproducible mode, where that means 0.
+
+    From here on the drawn one is part of the settings, and of `configuration.yaml`.
+    """
+    if settings.env_settings.seed >= 0:
+        return settings
+    seed = 0 if settings.reproducible else random.randrange(10_000)
+    env = settings.env_settings.model_copy(update={"seed": seed})
+    return settings.model_copy(update={"env_settings": env})

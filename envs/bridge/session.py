@@ -134,10 +134,11 @@ class Session:
             )
         require_compatible(output)
         _logger.info(
-            "Simulator %d connected: package %s, protocol %s",
-            self._simulator,
+            "Connected to Unity environment with package version %s and communication version %s "
+            "(simulator %d)",  # ML-Agents' words, for programs that read them
             output.package_version,
             output.communication_version,
+            self._simulator,
         )
         greeting = UnityRLInitializationInputProto(
             seed=seed,

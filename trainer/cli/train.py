@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 
 from trainer.config import flags
 from trainer.config.load import load_run
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     # torch is imported only now, so that a mistake in the file is told at once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from trainer.cli.console import make_reporter
-    from trainer.run import Run
+    from trainer.run import EXIT_NO_SIMULATORS, Run
     from trainer.stopping import StopRequest
 
     stop = StopRequest()
@@ -38,16 +39,24 @@ def run(args: argparse.Namespace) -> int:
             f"Watch the curves: tensorboard --logdir {settings.checkpoint_settings.results_dir}"
         )
         outcome = run.execute()
-        reporter.info(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason}.")
+        say = reporter.error if outcome.exit_code == EXIT_NO_SIMULATORS else reporter.info
+        say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")
         if not run.is_finished:
-            reporter.info(
-                f"Go on with: {resume_command(args, settings.checkpoint_settings.run_id)}"
-            )
+            reporter.info(f"Go on with: {resume_command(args)}")
     return outcome.exit_code
 
 
-def resume_command(args: argparse.Namespace, run_id: str) -> str:
-    """Gives the words that go on with this run."""
-    path = getattr(args, "trainer_config_path", None)
-    file = f" {path}" if path else ""
-    return f"ppo-train{file} --run-id {run_id} --resume"
+def resume_command(args: argparse.Namespace) -> str:
+    """Gives the words that go on with this run, on top of those that began it."""
+    typed = vars(args)
+    words = ["ppo-train"]
+    if typed["trainer_config_path"] is not None:
+        words.append(typed["trainer_config_path"])
+    for flag in flags.ALL_FLAGS:
+        if flag is flags.ENV_ARGS:
+            words.append("--resume")  # everything behind --env-args is the simulator's
+        if flags.dest(flag) in typed and flag.key not in ("resume", "force", "initialize_from"):
+            value = typed[flags.dest(flag)]
+            values = value if isinstance(value, list) else [value]
+            words += [flag.option, *([] if value is True else values)]
+    return shlex.join(words)
