@@ -26,6 +26,7 @@ def resolve(
     behavior_name: str | None = None,
     no_graphics: bool = False,
     no_graphics_monitor: bool = False,
+    video: Path | None = None,
     platform: str = sys.platform,
 ) -> LaunchPlan | None:
     """Gives the command that launches a simulator; None means: wait for the Unity Editor.
@@ -38,6 +39,7 @@ def resolve(
         behavior_name: what a Gymnasium environment's behaviour is called; None for its id.
         no_graphics: run a Unity build without a window.
         no_graphics_monitor: run all Unity builds but the first without a window.
+        video: file that a Gymnasium environment films its episodes into.
         platform: as `sys.platform` has it.
 
     Raises:
@@ -49,6 +51,11 @@ def resolve(
                 f"env_settings.env_kwargs is {json.dumps(dict(env_kwargs), default=str)}, but "
                 f"{env or 'the Unity Editor'} is no Gymnasium environment. Give arguments to a "
                 f"Unity build with --env-args, or train a Gymnasium environment: --env gym:<id>."
+            )
+        if video is not None:
+            raise SimulatorDidNotStartError(
+                f"{video} cannot be filmed: {env or 'the Unity Editor'} is no Gymnasium "
+                f"environment. Record Unity with its own Recorder, or leave the video out."
             )
         if env is None:
             return None
@@ -65,6 +72,8 @@ def resolve(
             f"environment. Give it constructor arguments: env_settings.env_kwargs."
         )
     command = _gym_command(env.removeprefix(GYM), num_areas, env_kwargs or {}, behavior_name)
+    if video is not None:
+        command = (*command, "--video", str(video))
     return LaunchPlan(
         command=command, kind="gym", no_graphics=False, no_graphics_monitor=False, env_args=()
     )

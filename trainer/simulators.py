@@ -32,6 +32,7 @@ def plan_fleet(
         behavior_name=names[0] if len(names) == 1 else None,
         no_graphics=engine.no_graphics,
         no_graphics_monitor=engine.no_graphics_monitor,
+        video=video,
     )
     return FleetPlan(
         launch=launch,

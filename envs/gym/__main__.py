@@ -14,6 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from envs.bridge.arguments import parse_simulator_arguments
@@ -51,11 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from envs.bridge.client import TrainerClosedError, TrainerConnection, Welcome
     from envs.gym.agent import GymSimulator, layouts_of, require_equal_spaces, serve
+    from envs.gym.film import Film, prepare_rendering
     from envs.gym.make import make_env
 
+    if options.video is not None:
+        options.kwargs = {"render_mode": "rgb_array", **options.kwargs}
+        prepare_rendering()
     # One environment is built before dialling, so that mistakes show at once and nobody takes the
     # end of this process for a crash.
     envs = [make_env(options.env, options.kwargs)]
+    if options.video is not None:
+        envs[0] = Film(envs[0], options.video)
     layouts_of(envs[0])
     behavior_name = options.behavior or default_behavior_name(options.env)
 
@@ -90,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         help="copies of the environment, each an agent; default: what the trainer asks for",
     )
     parser.add_argument("--behavior", metavar="NAME", help="default: the id without its version")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE.mp4", help="film the first copy's episodes"
+    )
     parser.add_argument("--seed", type=int, help="default: the trainer's")
     return parser
 

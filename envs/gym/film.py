@@ -21,7 +21,7 @@ def prepare_rendering() -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-class Film(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Film(gymnasium.Wrapper[Any, Any, Any, Any]):  # type: ignore[misc] # gymnasium is untyped here
     """Passes everything through and writes what `render` shows after each reset and step."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], path: Path) -> None:
