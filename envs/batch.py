@@ -43,6 +43,17 @@ class AgentColumns:
     group_reward: Float32  # (N,)
 
     def __post_init__(self) -> None:
+        num_rows = len(self.reward)
+        if (
+            num_rows
+            == len(self.lane)
+            == len(self.agent_id)
+            == len(self.simulator)
+            == len(self.team)
+            == len(self.group_id)
+            == len(self.group_reward)
+        ) and all(len(column) == num_rows for column in self.obs):
+            return  # the usual case, once per message, without building dicts
         require_rows({f"obs[{i}]": column for i, column in enumerate(self.obs)}, len(self.reward))
         require_rows(
             {
@@ -82,7 +93,8 @@ class Actions:
     discrete: Int32  # (N, K) branch indices
 
     def __post_init__(self) -> None:
-        require_rows({"discrete": self.discrete}, len(self.continuous))
+        if len(self.discrete) != len(self.continuous):
+            require_rows({"discrete": self.discrete}, len(self.continuous))
 
     def __len__(self) -> int:
         return len(self.continuous)

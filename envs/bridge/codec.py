@@ -9,6 +9,7 @@ Letters: N agents of a list, C continuous action size, K discrete branches, L su
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -271,12 +272,8 @@ class AgentDecoder:
 
     def _require_finite(self, table: AgentTable) -> None:
         """Raises BadDataError for NaN and infinity, naming sensor and agent."""
-        # One sum per column is the cheapest test; it may overflow, so only then look closer.
-        with np.errstate(all="ignore"):
-            total = np.add.reduce(table.reward) + np.add.reduce(table.group_reward)
-            for column in table.obs:
-                total += np.add.reduce(column.reshape(-1))
-        if math.isfinite(total):
+        columns = (*table.obs, table.reward, table.group_reward)
+        if all(b"\0" not in np.isfinite(column).tobytes() for column in columns):
             return
         names = [f"sensor {o.name!r}" for o in self._spec.observation_specs]
         named = [*zip(names, table.obs, strict=True)]
@@ -359,6 +356,30 @@ class ActionEncoder:
                 continues = 0x80 if digit < width - 1 else 0
                 block[:, position] = discrete[:, branch] >> 7 * digit & 0x7F | continues
                 position += 1
+
+
+STATUS_200 = bytes.fromhex("0a0308c801")  # UnityMessageProto.header.status
+
+
+def encode_answer(
+    actions: Mapping[str, bytes], side_channel: bytes = b"", *, is_reset: bool = False
+) -> bytes:
+    """Gives the message that answers a step: UnityMessageProto.unity_input.rl_input.
+
+    Args:
+        actions: by behaviour id, from ActionEncoder.
+        side_channel: framed messages.
+        is_reset: whether the simulator is to begin all episodes anew.
+    """
+    pieces = []
+    for behavior_id, encoded in actions.items():
+        key = _length_delimited(1, behavior_id.encode())
+        pieces.append(_length_delimited(1, key + _length_delimited(2, encoded)))
+    if is_reset:
+        pieces.append(b"\x20\x01")  # command
+    if side_channel:
+        pieces.append(_length_delimited(5, side_channel))
+    return STATUS_200 + _length_delimited(3, _length_delimited(1, b"".join(pieces)))
 
 
 def _length_delimited(number: int, payload: bytes) -> bytes:

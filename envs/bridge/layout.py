@@ -280,7 +280,8 @@ class MessagePlan:
         scalars = np.empty((num_rows, width), np.intp)
         scalar_bits = np.empty((num_rows, width), np.uint8)
         self._float_starts = [np.empty(num_rows, np.intp) for _ in sensors]
-        self._num_float_bytes = [sensor.floats.num_bytes for sensor in sensors]
+        # An item as long as a sensor's floats, whatever they are: numpy copies it in one piece.
+        self._float_items = [np.dtype((np.void, sensor.floats.num_bytes)) for sensor in sensors]
         index, bits, structure = [], [], []
         for layout, rows, starts in groups:
             checked = starts[:, None] + layout.checked
@@ -317,14 +318,13 @@ class MessagePlan:
     def observations(self, data: bytes) -> list[NDArray[np.float32]]:
         """Gives the floats of each sensor, (N, floats), after `read` has accepted the list."""
         found = []
-        for starts, num_bytes in zip(self._float_starts, self._num_float_bytes, strict=True):
+        for starts, item in zip(self._float_starts, self._float_items, strict=True):
+            num_bytes = item.itemsize
             if num_bytes == 0:
                 found.append(np.empty((self.num_rows, 0), np.float32))
                 continue
-            # Every stretch of num_bytes in the message is an item; fancy indexing copies ours.
-            stretches = np.ndarray(
-                (len(data) - num_bytes + 1,), f"V{num_bytes}", data, strides=(1,)
-            )
+            # Every stretch of the message is an item of this array; fancy indexing copies ours.
+            stretches = np.ndarray((len(data) - num_bytes + 1,), item, data, strides=(1,))
             floats = stretches[starts].view(np.float32)
             found.append(floats.reshape(self.num_rows, num_bytes // 4))
         return found

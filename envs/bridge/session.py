@@ -20,8 +20,6 @@ from envs.bridge import codec
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
-    RESET,
-    STEP,
     BrainParametersProto,
     UnityRLInitializationInputProto,
     UnityRLInitializationOutputProto,
@@ -327,21 +325,14 @@ class Session:
                 encoded[behavior_id] = (
                     encoder.encode(given) if given else encoder.zeros(num_waiting)
                 )
-        return _reply(columns_pb2.RLInput(agent_actions=encoded, side_channel=side_channel))
+        return codec.encode_answer(encoded, side_channel)
 
     def reset(self, side_channel: bytes) -> bytes:
         """Gives the reply that makes the simulator begin all episodes anew."""
         self.phase = Phase.STEPPING
         for behavior in self._behaviors.values():
             behavior.num_waiting = 0
-        return _reply(columns_pb2.RLInput(command=RESET, side_channel=side_channel))
-
-
-def _reply(rl_input: columns_pb2.RLInput) -> bytes:
-    assert rl_input.command in (STEP, RESET)
-    return columns_pb2.Message(
-        header={"status": STATUS_OK}, unity_input=columns_pb2.Input(rl_input=rl_input)
-    ).SerializeToString()
+        return codec.encode_answer({}, side_channel, is_reset=True)
 
 
 def _split(table: AgentTable) -> tuple[AgentTable | None, AgentTable | None]:

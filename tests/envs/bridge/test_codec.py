@@ -10,10 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.batch import Actions
-from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable, build_spec, parse_message
+from envs.bridge.codec import (
+    ActionEncoder,
+    AgentDecoder,
+    AgentTable,
+    build_spec,
+    encode_answer,
+    parse_message,
+)
 from envs.bridge.proto.communicator_pb2 import (
     GOAL_SIGNAL,
     PNG,
+    RESET,
+    STEP,
     AgentInfoProto,
     BrainParametersProto,
     ObservationProto,
@@ -349,3 +358,23 @@ def test_large_message_is_read_like_a_small_one() -> None:
     table = AgentDecoder("B", SPEC).decode(parsed.unity_output.rl_output.agent_infos["B"])
     assert table is not None
     require_equal(table, listed)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize("side_channel", [b"", b"x" * 300])
+@pytest.mark.parametrize("ids", [[], ["B?team=0"], ["B?team=0", "Ä" * 100]])
+def test_answer_equals_what_protobuf_reads(
+    ids: list[str], side_channel: bytes, is_reset: bool
+) -> None:
+    encoded = {behavior_id: ActionEncoder(ActionSpec(2, ())).zeros(30) for behavior_id in ids}
+    expected = UnityMessageProto()
+    expected.header.status = 200
+    expected.unity_input.rl_input.SetInParent()
+    for behavior_id in ids:
+        actions = expected.unity_input.rl_input.agent_actions[behavior_id]
+        for _ in range(30):
+            actions.value.add(continuous_actions=[0, 0], vector_actions_deprecated=[0, 0])
+    expected.unity_input.rl_input.side_channel = side_channel
+    expected.unity_input.rl_input.command = RESET if is_reset else STEP
+    answer = encode_answer(encoded, side_channel, is_reset=is_reset)
+    assert UnityMessageProto.FromString(answer) == expected
