@@ -1,0 +1,99 @@
+"""Equal seeds give equal weights, also when the run is killed and resumed in between."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from trainer_process import Trainer, checkpoint, ppo_train, tiny_build, tiny_yaml, write_yaml
+
+CARTPOLE: dict[str, Any] = {
+    "behaviors": {
+        "CartPole": {
+            "trainer_type": "ppo",
+            "hyperparameters": {"batch_size": 64, "buffer_size": 256, "num_epoch": 2},
+            "network_settings": {"normalize": True, "hidden_units": 32},
+            "max_steps": 1600,
+            "checkpoint_interval": 500,
+            "keep_checkpoints": 0,
+            "summary_freq": 400,
+        }
+    },
+    "env_settings": {"env_path": "gym:CartPole-v1", "num_envs": 2, "num_areas": 2, "seed": 3},
+    "reproducible": True,
+}
+
+
+def tiny_settings(folder: Path) -> Path:
+    """The tiny game with a continuous dimension and a branch, in two simulators."""
+    build = tiny_build(folder, "--actions", "1,1")
+    path = tiny_yaml(
+        folder,
+        network_settings__normalize=True,
+        max_steps=1000,
+        checkpoint_interval=250,
+        keep_checkpoints=0,
+        summary_freq=300,
+    )
+    settings = yaml.safe_load(path.read_text())
+    settings["env_settings"] = {"env_path": str(build), "num_envs": 2, "seed": 3}
+    settings["reproducible"] = True
+    return write_yaml(path, settings)
+
+
+def assert_equal(found: Any, expected: Any, where: str) -> None:
+    """Compares states bit by bit, with the name of what differs."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            assert_equal(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), f"{where} differs"
+    else:
+        assert found == expected, f"{where} differs"
+
+
+def learned(run: Path, behavior: str, step: int | None = None) -> dict[str, Any]:
+    """Gives the parts of a checkpoint that decide about everything that is learned later."""
+    state = checkpoint(run, behavior, step)
+    return {key: state[key] for key in ("step", "policy", "algorithm", "acting_generator")}
+
+
+def steps_of(run: Path, behavior: str) -> list[int]:
+    return sorted(int(re.findall(r"\d+", path.stem)[-1]) for path in run.glob(f"{behavior}/*-*.pt"))
+
+
+@pytest.mark.parametrize("env", ["tiny", "cartpole"])
+def test_kill_and_resume_end_in_the_weights_of_a_run_in_one_go(env: str, tmp_path: Path) -> None:
+    settings = (
+        tiny_settings(tmp_path)
+        if env == "tiny"
+        else write_yaml(tmp_path / "settings.yaml", CARTPOLE)
+    )
+    behavior = "1D" if env == "tiny" else "CartPole"
+    ppo_train(settings, "--run-id", "whole", cwd=tmp_path)
+    whole, halves = tmp_path / "results" / "whole", tmp_path / "results" / "halves"
+    steps = steps_of(whole, behavior)
+    assert len(steps) == 4
+
+    with Trainer(settings, "--run-id", "halves", cwd=tmp_path) as trainer:
+        trainer.wait_for(r"Exported .*onnx")
+        time.sleep(random.uniform(0.0, 1.0))  # any moment will do
+        trainer.signal(signal.SIGKILL)
+        assert trainer.wait() == -signal.SIGKILL
+    done = [step for step in steps_of(halves, behavior) if step in steps[:-1]]
+    assert done, "it was killed before the first checkpoint"
+    for step in done:  # the same seed twice
+        assert_equal(learned(halves, behavior, step), learned(whole, behavior, step), f"at {step}")
+
+    said = ppo_train(settings, "--run-id", "halves", "--resume", cwd=tmp_path)
+    assert f"Resuming from results/halves/{behavior}/{behavior}-" in said
+    assert steps_of(halves, behavior) == steps
+    assert_equal(learned(halves, behavior), learned(whole, behavior), "at the end")
