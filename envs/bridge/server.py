@@ -8,11 +8,13 @@ the simulator is blocked until then.
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Lock
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from threading import Event, Lock, Thread
+from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,8 +23,8 @@ from envs.bridge.proto import columns_pb2
 from envs.bridge.protocol import CHANNEL_OPTIONS, METHOD, SERVICE, STATUS_CLOSING
 from envs.errors import SimulatorDidNotStartError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 # One call waits for the trainer; the others are there to refuse whoever else dials the port.
@@ -51,6 +53,40 @@ class Call:
     def wait(self) -> bytes | None:
         """Waits for the answer; None when the call was abandoned."""
         return self._answer.get()
+
+
+class DaemonThreads(Executor):
+    """Threads that wait for calls, and that never keep the interpreter from ending.
+
+    Those of ThreadPoolExecutor are joined at exit, which would hang a trainer that fails without
+    closing its fleet while a simulator waits for an answer.
+    """
+
+    def __init__(self, num_threads: int, name: str) -> None:
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._num_threads = num_threads
+        for number in range(num_threads):
+            Thread(target=self._run, name=f"{name}-{number}", daemon=True).start()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Lets the next free thread call a function."""
+        future: Future[T] = Future()
+        self._work.put((future, partial(function, *args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the threads when they have done their work; waits for nobody."""
+        for _ in range(self._num_threads):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            future, function = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:  # handed on to whoever holds the future
+                    future.set_exception(error)
 
 
 class ConnectionLost(NamedTuple):
@@ -82,8 +118,9 @@ class SimulatorServer:
         handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
             self._exchange
         )
+        self._threads = DaemonThreads(NUM_HANDLERS, f"exchange-{port}")
         self._server = grpc.server(
-            ThreadPoolExecutor(NUM_HANDLERS, thread_name_prefix="exchange"),
+            self._threads,  # type: ignore[arg-type]  # gRPC calls nothing of it but submit
             handlers=[grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})],
             options=[*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)],
         )
@@ -112,7 +149,9 @@ class SimulatorServer:
 
     def stop(self, grace_s: float) -> Event:
         """Stops listening; the event comes when answers are out, after `grace_s` at the latest."""
-        return self._server.stop(grace_s)
+        stopped = self._server.stop(grace_s)
+        self._threads.shutdown(wait=False)
+        return stopped
 
     def _exchange(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         """Serves one call, in a thread of its own; waits for the trainer's answer."""

@@ -258,28 +258,44 @@ def test_base_port_numbers_the_ports(tmp_path: Path) -> None:
         Trainer(fleet).run_until(num_messages=1)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent's life")
-def test_simulators_do_not_survive_a_killed_trainer(tmp_path: Path) -> None:
-    program = f"""
+TRAINER = """
 import sys
 from pathlib import Path
 from envs.fleet import Fleet, FleetPlan, LaunchPlan
-launch = LaunchPlan(command=(sys.executable, {str(SCRIPT)!r}, "--hang-at", "0"), kind="gym")
-fleet = Fleet(FleetPlan(launch=launch, logs_dir=Path({str(tmp_path)!r})))
+launch = LaunchPlan(command=(sys.executable, *{command!r}), kind="gym")
+fleet = Fleet(FleetPlan(launch=launch, logs_dir=Path({logs!r})))
 fleet.start()
-fleet.recv(timeout_s=1.0)
-print(fleet.pids[0], flush=True)
-sys.stdin.read()
+received = fleet.recv(timeout_s={timeout_s})
+print(fleet.pids[0], len(received), flush=True)
 """
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a child to its parent's life")
+def test_simulators_do_not_survive_a_killed_trainer(tmp_path: Path) -> None:
+    program = TRAINER.format(
+        command=[str(SCRIPT), "--hang-at", "0"], logs=str(tmp_path), timeout_s=1.0
     )
-    assert trainer.stdout is not None
-    assert trainer.stdin is not None
-    pid = int(trainer.stdout.readline())
-    assert is_alive(pid)
-    trainer.kill()
-    trainer.wait()
-    trainer.stdin.close()
-    trainer.stdout.close()
+    with subprocess.Popen(
+        [sys.executable, "-c", program + "sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as trainer:
+        assert trainer.stdout is not None
+        pid = int(trainer.stdout.readline().split()[0])
+        assert is_alive(pid)
+        trainer.kill()
+    require_ended(pid)
+
+
+def test_trainer_that_fails_without_closing_its_fleet_still_ends(tmp_path: Path) -> None:
+    program = TRAINER.format(command=[str(SCRIPT)], logs=str(tmp_path), timeout_s=PATIENCE_S)
+    done = subprocess.run(
+        [sys.executable, "-c", program + "sys.exit(5)"],
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    pid, num_received = (int(word) for word in done.stdout.split())
+    assert num_received == 1  # so the simulator was waiting for an answer
+    assert done.returncode == 5
     require_ended(pid)

@@ -464,6 +464,22 @@ def test_answer_without_a_message_is_the_trainers_mistake() -> None:
             fleet.send(0, {})
 
 
+def test_simulators_that_disagree_about_a_behaviour_are_told_so() -> None:
+    with fleet_and_client(num_simulators=2) as (fleet, first):
+        second = ScriptedClient(fleet.ports[1])
+        for client in (first, second):
+            connect(fleet, client)
+        exchange(fleet, first, [agent(1)], is_first=True)
+        second.send(step({"Walker?team=1": [agent(1, (1.0,))]}, [brain("Walker?team=1")]))
+        loss = receive_loss(fleet)
+        assert loss.simulator == 1
+        assert isinstance(loss.error, BadDataError)
+        assert "shape=(1,)" in str(loss.error)
+        assert "shape=(2,)" in str(loss.error)
+        second.close()
+        exchange(fleet, first, [agent(1)])
+
+
 def test_port_in_use_names_the_program_that_has_it() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
