@@ -134,10 +134,7 @@ class AgentDecoder:
         self._num_branches = sum_of_branches(spec)
         self._plans: dict[int, MessagePlan] = {}
         self._layouts: list[RecordLayout] = []
-        self._num_rows = -1
-        self._no_floats = np.zeros(0, np.float32)
         self._no_integers = np.zeros(0, np.int32)
-        self._all_allowed: Bool | None = None
 
     def decode(self, data: bytes) -> AgentTable | None:
         """Gives the agents of a list, None when it has none.
@@ -156,19 +153,18 @@ class AgentDecoder:
                 return self._decode_ordinarily(data)
             columns = plan.read(data)
             assert columns is not None, "a plan must read the list that it was made from"
-        self._set_defaults(plan.num_rows)
         table = AgentTable(
             tuple(
                 floats if len(shape) == 1 else floats.reshape(-1, *shape)
                 for floats, shape in zip(plan.observations(data), self._shapes, strict=True)
             ),
-            self._no_floats if columns.reward is None else columns.reward,
-            self._no_floats if columns.group_reward is None else columns.group_reward,
+            _given_or_zeros(columns.reward, plan.num_rows),
+            _given_or_zeros(columns.group_reward, plan.num_rows),
             columns.done,
             columns.max_step_reached,
-            self._no_integers if columns.agent_id is None else columns.agent_id,
-            self._no_integers if columns.group_id is None else columns.group_id,
-            self._all_allowed if columns.forbidden is None else ~columns.forbidden,
+            self._given_or_zeros(columns.agent_id, plan.num_rows),
+            self._given_or_zeros(columns.group_id, plan.num_rows),
+            self._allowed(columns.forbidden, plan.num_rows),
         )
         self._require_finite(table)
         return table
@@ -186,18 +182,20 @@ class AgentDecoder:
         plan = self._plans[len(data)] = MessagePlan(groups, num_rows)
         return plan
 
-    def _set_defaults(self, num_rows: int) -> None:
-        """Prepares the columns of fields that no agent has sent; they are shared, and read-only."""
-        if num_rows == self._num_rows:
-            return
-        self._num_rows = num_rows
-        self._no_floats = np.zeros(num_rows, np.float32)
-        self._no_integers = np.zeros(num_rows, np.int32)
-        self._no_floats.setflags(write=False)
-        self._no_integers.setflags(write=False)
-        if self._num_branches:
-            self._all_allowed = np.ones((num_rows, self._num_branches), np.bool_)
-            self._all_allowed.setflags(write=False)
+    def _given_or_zeros(self, column: Int32 | None, num_rows: int) -> Int32:
+        """Gives a column that no agent may have sent; zeros are shared, and read-only."""
+        if column is not None:
+            return column
+        if len(self._no_integers) != num_rows:
+            self._no_integers = np.zeros(num_rows, np.int32)
+            self._no_integers.setflags(write=False)
+        return self._no_integers
+
+    def _allowed(self, forbidden: Bool | None, num_rows: int) -> Bool | None:
+        """Turns a mask around; one that no agent has sent allows everything."""
+        if forbidden is not None:
+            return ~forbidden
+        return np.ones((num_rows, self._num_branches), np.bool_) if self._num_branches else None
 
     def _decode_ordinarily(self, data: bytes) -> AgentTable | None:
         """Decodes by field access what is legal but too uncommon for a plan; slow."""
@@ -288,6 +286,10 @@ class AgentDecoder:
                     f"holds {flat[row, element]} at index {element}, a finite number is expected. "
                     "Look for a division by zero or a physics blow-up in the simulator."
                 )
+
+
+def _given_or_zeros(column: Float32 | None, num_rows: int) -> Float32:
+    return np.zeros(num_rows, np.float32) if column is None else column
 
 
 class ActionEncoder:
