@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parents[2]
 PPO_TRAIN = str(Path(sys.executable).parent / "ppo-train")
@@ -154,14 +155,14 @@ class Trainer:
                 found.append(int(entry.name))
         return sorted(found)
 
-    def simulators(self) -> dict[int, int]:
-        """Gives the processes that talk to the trainer: pid by simulator's number."""
-        found = {}
+    def simulators(self) -> list[int]:
+        """Gives the pids of the processes that talk to the trainer."""
+        found = []
         for pid in self.relatives():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if "--mlagents-port" in words:
-                found[pid] = int(words[words.index("--mlagents-port") + 1])
-        return {number: pid for number, pid in enumerate(sorted(found, key=lambda pid: found[pid]))}
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"--mlagents-port" in words and b"-S" not in words:  # -S: still the launcher's shim
+                found.append(pid)
+        return found
 
     def __enter__(self) -> Trainer:
         return self
@@ -201,3 +202,10 @@ def checkpoint(run: Path, behavior: str, step: int | None = None) -> dict[str, A
     state = document["state"]
     assert isinstance(state, dict)
     return state
+
+
+def event_steps(folder: Path, tag: str = "Policy/Learning Rate") -> list[int]:
+    """Gives the steps at which TensorBoard shows a point, in the order it shows them."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return [point.step for point in events.Scalars(tag)]

@@ -1,0 +1,38 @@
+"""A finished run that tests of several verbs look at."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from trainer_process import ppo_train, tiny_build, tiny_yaml
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run of the tiny game, with a continuous dimension and a branch, in two simulators."""
+
+    cwd: Path
+    settings: Path
+    build: Path
+    output: str
+
+    @property
+    def folder(self) -> Path:
+        return self.cwd / "results" / "first"
+
+    def copied_to(self, cwd: Path) -> FinishedRun:
+        """Gives the same run in another folder, to do with as one likes."""
+        shutil.copytree(self.cwd, cwd, dirs_exist_ok=True)
+        return FinishedRun(cwd, cwd / self.settings.name, cwd / self.build.name, self.output)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    cwd = tmp_path_factory.mktemp("finished")
+    build = tiny_build(cwd, "--actions", "1,1")
+    settings = tiny_yaml(cwd, network_settings__normalize=True, checkpoint_interval=800)
+    words = ("--env", build.name, "--num-envs", 2, "--seed", 1, "--run-id", "first")
+    return FinishedRun(cwd, settings, build, ppo_train(settings.name, *words, cwd=cwd))

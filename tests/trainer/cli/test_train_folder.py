@@ -1,0 +1,190 @@
+"""What a run leaves behind and says: ML-Agents' layout, tags, keys and lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import FinishedRun
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.config.load import load_run
+from trainer.config.write import dump
+
+SUMMARY = (
+    r"\[INFO\] 1D\. Step: {step}\. Time Elapsed: \d+\.\d{{3}} s\. Mean Reward: -?\d+\.\d{{3}}\. "
+    r"Std of Reward: \d+\.\d{{3}}\. (Training|Not Training)\."
+)
+SUFFIXES = (".pt", ".onnx", ".onnx.json")
+
+
+def checkpoint_steps(run: FinishedRun) -> list[int]:
+    steps = sorted(int(path.stem.rpartition("-")[2]) for path in run.folder.glob("1D/1D-*.pt"))
+    assert len(steps) == 4
+    assert all(800 * (i + 1) <= step for i, step in enumerate(steps[:-1]))
+    assert 3000 <= steps[-1] < 3004
+    return steps
+
+
+def events_of(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return events
+
+
+def test_tree_is_that_of_ml_agents(finished_run: FinishedRun) -> None:
+    found = {
+        re.sub(r"tfevents\..*", "tfevents", str(path.relative_to(finished_run.folder)))
+        for path in finished_run.folder.rglob("*")
+        if path.is_file()
+    }
+    steps = checkpoint_steps(finished_run)
+    # Saved at the first update that ends at or behind a multiple of 800, with a message to spare.
+    assert all(step < 800 * (i + 1) + 64 + 4 for i, step in enumerate(steps[:-1]))
+    checkpoints = {f"1D/1D-{step}{suffix}" for step in steps for suffix in SUFFIXES}
+    logs = {f"run_logs/Player-{i}.{suffix}" for i in (0, 1) for suffix in ("log", "out")}
+    assert found == checkpoints | logs | {
+        "1D/manifest.json",
+        "1D.onnx",
+        "1D/checkpoint.pt",
+        "1D/events.out.tfevents",
+        "configuration.yaml",
+        "run_logs/timers.json",
+        "run_logs/training_status.json",
+    }
+    assert (finished_run.folder / "1D.onnx").read_bytes() == (
+        finished_run.folder / f"1D/1D-{steps[-1]}.onnx"
+    ).read_bytes()
+
+
+def test_tensorboard_has_the_tags_of_ml_agents_at_multiples_of_summary_freq(
+    finished_run: FinishedRun,
+) -> None:
+    events = events_of(finished_run.folder / "1D")
+    tags = events.Tags()
+    assert set(tags["scalars"]) >= {
+        "Environment/Cumulative Reward",
+        "Environment/Episode Length",
+        "Losses/Policy Loss",
+        "Losses/Value Loss",
+        "Policy/Beta",
+        "Policy/Entropy",
+        "Policy/Epsilon",
+        "Policy/Extrinsic Reward",
+        "Policy/Extrinsic Value Estimate",
+        "Policy/Learning Rate",
+    }
+    assert tags["histograms"] == ["Environment/Cumulative Reward_hist"]
+    assert tags["tensors"] == ["Hyperparameters/text_summary/text_summary"]
+    for tag in tags["scalars"]:
+        assert [point.step for point in events.Scalars(tag)] == list(range(500, 3001, 500)), tag
+    rates = [point.value for point in events.Scalars("Policy/Learning Rate")]
+    assert rates == pytest.approx([5e-3] * 6)  # constant
+    lengths = [point.value for point in events.Scalars("Environment/Episode Length")]
+    # The shortest episode has 5 transitions, of which ML-Agents does not count the last.
+    assert 4.0 <= lengths[-1] < 4.5
+
+
+def test_training_status_lists_the_checkpoints(finished_run: FinishedRun) -> None:
+    status = json.loads((finished_run.folder / "run_logs" / "training_status.json").read_text())
+    assert status.keys() == {"1D", "metadata"}
+    assert status["metadata"].keys() == {
+        "stats_format_version",
+        "mlagents_version",
+        "torch_version",
+    }
+    entry = status["1D"]
+    assert entry.keys() == {"checkpoints", "final_checkpoint"}
+    assert [checkpoint["steps"] for checkpoint in entry["checkpoints"]] == (
+        checkpoint_steps(finished_run)
+    )
+    for checkpoint in entry["checkpoints"]:
+        step = checkpoint["steps"]
+        assert checkpoint.keys() == {
+            "steps",
+            "file_path",
+            "reward",
+            "creation_time",
+            "auxillary_file_paths",
+        }
+        assert checkpoint["file_path"] == f"results/first/1D/1D-{step}.onnx"
+        assert checkpoint["auxillary_file_paths"] == [f"results/first/1D/1D-{step}.pt"]
+        assert -1.2 < checkpoint["reward"] <= 1.02
+    assert entry["final_checkpoint"]["file_path"] == "results/first/1D.onnx"
+
+
+def test_timers_have_the_tree_of_ml_agents(finished_run: FinishedRun) -> None:
+    timers = json.loads((finished_run.folder / "run_logs" / "timers.json").read_text())
+    assert timers["name"] == "root"
+    assert {"gauges", "metadata", "total", "count", "self", "children"} <= timers.keys()
+    assert {
+        "timer_format_version",
+        "start_time_seconds",
+        "end_time_seconds",
+        "python_version",
+        "command_line_arguments",
+    } <= timers["metadata"].keys()
+    parts = timers["children"]
+    assert parts["learning"]["count"] == 3000 // 64
+    assert sum(part["total"] for part in parts.values()) <= timers["total"]
+
+
+def test_configuration_is_complete_and_loads_again(finished_run: FinishedRun) -> None:
+    path = finished_run.folder / "configuration.yaml"
+    settings = load_run(path)
+    assert dump(settings) == path.read_text()
+    assert settings.behaviors == load_run(finished_run.settings).behaviors
+    assert settings.env_settings.env_path == "tiny.x86_64"
+    assert settings.env_settings.num_envs == 2
+    assert settings.env_settings.seed == 1
+    assert settings.checkpoint_settings.run_id == "first"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"\[INFO\] Watch the curves: tensorboard --logdir results",
+        r"\[INFO\] Connected to Unity environment with package version \S+ and communication "
+        r"version 1\.5\.0",
+        r"\[INFO\] Connected new brain: 1D\?team=0",
+        r"\[INFO\] Hyperparameters for behavior name 1D:",
+        r"\[INFO\] Starting training from step 0 and saving to results/first/1D\.",
+        *(SUMMARY.format(step=step) for step in range(500, 3001, 500)),
+        *(rf"\[INFO\] Exported results/first/1D/1D-{step}\d\d\.onnx" for step in (8, 16, 24, 30)),
+        r"\[INFO\] Copied results/first/1D/1D-300\d\.onnx to results/first/1D\.onnx\.",
+    ],
+)
+def test_console_has_the_lines_of_ml_agents(finished_run: FinishedRun, line: str) -> None:
+    assert re.search(rf"^{line}", finished_run.output, re.MULTILINE), finished_run.output
+
+
+def test_final_onnx_has_the_interface_that_unity_reads(finished_run: FinishedRun) -> None:
+    session = onnxruntime.InferenceSession(finished_run.folder / "1D.onnx")
+    assert [entry.name for entry in session.get_inputs()] == ["obs_0", "action_masks"]
+    names = [entry.name for entry in session.get_outputs()]
+    assert names == [
+        "version_number",
+        "memory_size",
+        "continuous_actions",
+        "continuous_action_output_shape",
+        "deterministic_continuous_actions",
+        "discrete_actions",
+        "discrete_action_output_shape",
+        "deterministic_discrete_actions",
+    ]
+    goals = np.array([[1.0], [-1.0]], np.float32)
+    feed = {"obs_0": goals, "action_masks": np.ones((2, 2), np.float32)}
+    answers = dict(zip(names, session.run(None, feed), strict=True))
+    assert answers["version_number"].tolist() == [3.0]
+    assert answers["memory_size"].tolist() == [0.0]
+    assert answers["continuous_action_output_shape"].tolist() == [1.0]
+    assert answers["discrete_action_output_shape"].tolist() == [[2.0]]
+    for name in ("continuous_actions", "deterministic_continuous_actions"):
+        assert answers[name].shape == (2, 1)
+    for name in ("discrete_actions", "deterministic_discrete_actions"):
+        assert answers[name].dtype == np.int64
+        assert answers[name].shape == (2, 1)

@@ -1,0 +1,88 @@
+"""Signals, kill -9, and what `--resume` makes of it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+from trainer_process import Trainer, checkpoint, event_steps, ppo_train, tiny_build, tiny_yaml
+
+WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--num-envs", 2, "--run-id", "run")
+
+
+def saved_step(run: Path) -> int:
+    step = checkpoint(run, "1D")["step"]
+    assert isinstance(step, int)
+    return step
+
+
+def test_signals_save_say_where_and_resume_goes_on(tmp_path: Path) -> None:
+    tiny_build(tmp_path, "--actions", "1,0")
+    tiny_yaml(tmp_path, max_steps=1_000_000, summary_freq=100, checkpoint_interval=500)
+    run = tmp_path / "results" / "run"
+    before = 0
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        resume = ("--resume",) if before else ()
+        with Trainer(*WORDS, *resume, cwd=tmp_path) as trainer:
+            if resume:
+                trainer.wait_for(rf"Resuming training from step {before}\.")
+            summary = trainer.wait_for(r"1D\. Step: (\d+)\. .*\n.*1D\. Step: (\d+)\. ")
+            assert int(summary[1]) == before // 100 * 100 + 100
+            trainer.signal(number)
+            assert trainer.wait() == code
+            step = saved_step(run)
+            assert step >= int(summary[2]) > before
+            assert re.search(
+                r"\[INFO\] Learning was interrupted\. Please wait while the graph is generated\.\n"
+                rf"\[INFO\] Exported results/run/1D/1D-{step}\.onnx\n"
+                rf"\[INFO\] Copied results/run/1D/1D-{step}\.onnx to results/run/1D\.onnx\.\n"
+                rf"\[INFO\] Run 'run' ended: interrupted by {number.name}\.\n"
+                r"\[INFO\] Go on with: ppo-train settings\.yaml --env tiny\.x86_64 --num-envs 2 "
+                r"--run-id run --resume\n",
+                trainer.output,
+            ), trainer.output
+            assert (run / "1D.onnx").exists()
+            before = step
+    # kill -9 behind a checkpoint takes summaries with it that TensorBoard has already shown.
+    with Trainer(*WORDS, "--resume", cwd=tmp_path) as trainer:
+        checkpointed = int(trainer.wait_for(r"Exported results/run/1D/1D-(\d+)\.onnx")[1])
+        later = checkpointed // 100 * 100 + 200
+        trainer.wait_for(rf"1D\. Step: {later}\. ")
+        trainer.signal(signal.SIGKILL)
+        assert trainer.wait() == -signal.SIGKILL
+    before = saved_step(run)
+    assert before >= checkpointed
+
+    end = before + 1000
+    tiny_yaml(tmp_path, max_steps=end, summary_freq=100, checkpoint_interval=500)
+    ppo_train(*WORDS, "--resume", cwd=tmp_path)
+    assert end <= saved_step(run) < end + 4
+    # No summary twice and none left out, over four processes.
+    assert event_steps(run / "1D") == list(range(100, end + 1, 100))
+
+
+def test_signal_before_a_simulator_has_dialled_ends_the_run(tmp_path: Path) -> None:
+    tiny_yaml(tmp_path)
+    tiny_build(
+        tmp_path, "--script", "slow-start", "--delay-s", "60", program="envs.testing.scripted"
+    )
+    with Trainer("settings.yaml", "--env", "scripted.x86_64", cwd=tmp_path) as trainer:
+        trainer.wait_for("Watch the curves")
+        trainer.signal(signal.SIGINT)
+        assert trainer.wait() == 130
+        assert "ended: interrupted by SIGINT." in trainer.output
+
+
+def test_resume_of_a_finished_run_ends_at_once_and_changes_no_weights(tmp_path: Path) -> None:
+    tiny_build(tmp_path, "--actions", "0,1")
+    tiny_yaml(tmp_path, max_steps=200)
+    ppo_train(*WORDS, cwd=tmp_path)
+    run = tmp_path / "results" / "run"
+    onnx = (run / "1D.onnx").read_bytes()
+    step = saved_step(run)
+    said = ppo_train(*WORDS, "--resume", cwd=tmp_path)
+    assert "ended: all behaviors have reached max_steps." in said
+    assert saved_step(run) == step
+    assert (run / "1D.onnx").read_bytes() == onnx
+    assert [path.name for path in run.glob("1D/*.pt")].count(f"1D-{step}.pt") == 1
