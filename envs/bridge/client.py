@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-import grpc
 import numpy as np
 
 from envs.batch import Float32, Int32
+from envs.bridge.http2 import CallError, UnaryConnection
 from envs.bridge.proto.columns_pb2 import AgentActions, Message, Output, RLOutput
 from envs.bridge.proto.communicator_pb2 import (
     RESET,
@@ -24,7 +24,6 @@ from envs.bridge.proto.communicator_pb2 import (
     UnityRLInitializationOutputProto,
 )
 from envs.bridge.protocol import (
-    CHANNEL_OPTIONS,
     COMMUNICATION_VERSION,
     EXCHANGE,
     PACKAGE_VERSION,
@@ -43,10 +42,6 @@ CAPABILITIES = UnityRLCapabilitiesProto(
     variableLengthObservation=True,
     multiAgentGroups=True,
 )
-
-
-def _as_is(message: bytes) -> bytes:
-    return message
 
 
 class TrainerClosedError(Exception):
@@ -105,17 +100,12 @@ class TrainerConnection:
         Raises:
             SimulatorDidNotStartError: nothing listens there.
         """
-        # A proxy for the internet has no business between two programs of one machine.
-        options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0))
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
-        self._call = self._channel.unary_unary(EXCHANGE, _as_is, _as_is)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
-        except grpc.FutureTimeoutError:
-            self._channel.close()
+            self._connection = UnaryConnection("127.0.0.1", port, EXCHANGE, connect_timeout_s)
+        except OSError as error:
             raise SimulatorDidNotStartError(
-                f"No trainer listens on 127.0.0.1:{port}; waited {connect_timeout_s:g} s. "
-                f"This program is started by a trainer (ppo-train --env ...), which passes "
+                f"No trainer listens on 127.0.0.1:{port} ({error}); waited {connect_timeout_s:g} "
+                f"s. This program is started by a trainer (ppo-train --env ...), which passes "
                 f"--mlagents-port; has it ended meanwhile?"
             ) from None
 
@@ -128,7 +118,7 @@ class TrainerConnection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._channel.close()
+        self._connection.close()
 
     def exchange_bytes(self, message: bytes) -> bytes:
         """Sends one message and waits, without limit, for the trainer's answer.
@@ -137,11 +127,9 @@ class TrainerConnection:
             TrainerClosedError: the connection broke.
         """
         try:
-            return self._call(message)
-        except grpc.RpcError as error:
-            raise TrainerClosedError(
-                f"connection to the trainer lost ({error.code().name}: {error.details()})"
-            ) from None
+            return self._connection.call(message)
+        except CallError as error:
+            raise TrainerClosedError(f"connection to the trainer lost: {error}") from None
 
     def exchange(self, message: bytes) -> Message:
         """Like `exchange_bytes`, with the answer read and its status checked.
