@@ -112,8 +112,8 @@ STRICT_WINDOW = 20_000
 def strict_server(server: socket.socket, num_calls: int) -> list[tuple[int, int]]:
     """Answers calls like no friendly server: grants little, pads, splits, and pings.
 
-    Grants STRICT_WINDOW bytes per stream and frames of at most 16384, and the next bytes only when the
-    client has used up what it was granted. Gives the (stream, bytes) of all calls.
+    Grants STRICT_WINDOW bytes per stream and frames of at most 16384, and the next bytes only when
+    the client has used up what it was granted. Gives the (stream, bytes) of all calls.
     """
     peer, _ = server.accept()
     peer.settimeout(20)
