@@ -424,6 +424,7 @@ def test_large_activations_are_judged_by_what_float32_can_do(tmp_path: Path) -> 
     comparison = compare(tmp_path / "large.onnx", policy, spec, 64, 0)
     assert comparison.max_difference > LIMIT  # otherwise this tests nothing
     assert comparison.rounding is not None
+    assert policy.mean_head.weight.dtype == torch.float32  # float64 was a copy
     change(model, "mean.weight", lambda array: array * 1.001)
     onnx.save(model, str(tmp_path / "wrong.onnx"))
     with pytest.raises(ExportError, match="differs by"):
