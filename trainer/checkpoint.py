@@ -187,9 +187,8 @@ class CheckpointStore:
         """Deletes all checkpoints, the manifest, and what a killed save has left behind."""
         if not self.folder.is_dir():
             return
-        (self.folder / MANIFEST).unlink(
-            missing_ok=True
-        )  # first: nothing may name what is not there
+        # First: a manifest must not name what is not there.
+        (self.folder / MANIFEST).unlink(missing_ok=True)
         remove_partial_files(self.folder)
         ours = re.compile(rf"{re.escape(self.folder.name)}-\d+\.(pt|onnx.*)|{re.escape(NEWEST)}")
         for path in list(self.folder.iterdir()):
