@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).resolve().parents[2]
 PPO_TRAIN = str(Path(sys.executable).parent / "ppo-train")
-PATIENCE_S = 150.0  # for anything that a trainer on a busy machine may take
+PATIENCE_S = 200.0  # for anything that a trainer on a busy machine may take
 MARK = "PPO_TRAIN_TEST"  # environment variable that a trainer and all its children have
 
 # Section 1.6 of the reference on ML-Agents' tests.
@@ -129,9 +129,9 @@ class Trainer:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self) -> int:
+    def wait(self, patience_s: float = PATIENCE_S) -> int:
         """Waits for the end and gives the exit code; proves that no process is left behind."""
-        code = self.process.wait(PATIENCE_S)
+        code = self.process.wait(patience_s)
         self._reader.join(PATIENCE_S)
         # A simulator whose trainer was killed gets its own end from the kernel, moments later.
         deadline = time.monotonic() + 10
@@ -179,10 +179,10 @@ class Trainer:
         self._reader.join()
 
 
-def ppo_train(*words: object, cwd: Path, exit_code: int = 0) -> str:
+def ppo_train(*words: object, cwd: Path, exit_code: int = 0, patience_s: float = PATIENCE_S) -> str:
     """Runs a command to its end and gives its output."""
     with Trainer(*words, cwd=cwd) as trainer:
-        found = trainer.wait()
+        found = trainer.wait(patience_s)
     assert found == exit_code, f"exit code {found}, expected {exit_code}\n{trainer.output}"
     return trainer.output
 
