@@ -51,7 +51,7 @@ def drive(
     words = [word for key, value in options.items() for word in (f"--{key}", value)]
     if parameter is not None:
         words += ["--parameter", parameter]
-    done = subprocess.run([*referee, *words], cwd=HERE, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*referee, *words], cwd=HERE, capture_output=True, text=True, timeout=240)
     log = (folder / "log").read_text() if (folder / "log").exists() else "no log"
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log}"
     return json.loads(done.stdout.splitlines()[-1]), np.load(folder / "recorded.npz")
