@@ -4,7 +4,7 @@
 
 Both trainers launch the same null simulator (ready-made messages over the real protocol) with the
 same YAML. They take turns, and the median of the rounds counts. `trainers.py` defines the figures.
-Takes about half an hour with 3 rounds on 2 cores.
+Takes about 20 minutes with 3 rounds on 2 idle cores.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Work:
     simulator: str
     """Arguments of envs.testing.null."""
     cycles: dict[str, int]
-    """Trainer -> cycles of one run; some 20 to 40 s of work."""
+    """Trainer -> cycles of one run; some 10 to 20 s of work."""
     collecting_steps: dict[str, int]
-    """Trainer -> agent-steps of a run without updates; some 10 s."""
+    """Trainer -> agent-steps of a run without updates; some 10 s with the warm-up."""
     must_end_to_end: float
     must_collecting: dict[int, float]
     """Number of simulators -> at least this many times the peer's collecting."""
@@ -47,8 +47,8 @@ WALKER = Work(
     title="Walker-shaped (243 obs, 39 actions, 10 agents, 3x512)",
     config="Walker.yaml",
     simulator="--behavior Walker?team=0 --observations 243 --continuous 39 --agents 10",
-    cycles={"ppo-train": 5, "mlagents-learn": 2},
-    collecting_steps={"ppo-train": 150_000, "mlagents-learn": 36_000},
+    cycles={"ppo-train": 4, "mlagents-learn": 1},
+    collecting_steps={"ppo-train": 96_000, "mlagents-learn": 24_000},
     must_end_to_end=2.5,
     must_collecting={1: 3.0, 4: 5.0},
 )
@@ -56,8 +56,8 @@ BALL = Work(
     title="3DBall-shaped (8 obs, 2 actions, 12 agents, 2x128)",
     config="3DBall.yaml",
     simulator="--behavior 3DBall?team=0 --observations 8 --continuous 2 --agents 12",
-    cycles={"ppo-train": 16, "mlagents-learn": 5},
-    collecting_steps={"ppo-train": 240_000, "mlagents-learn": 60_000},
+    cycles={"ppo-train": 12, "mlagents-learn": 3},
+    collecting_steps={"ppo-train": 144_000, "mlagents-learn": 36_000},
     must_end_to_end=4.0,
     must_collecting={},
 )
