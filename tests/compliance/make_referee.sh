@@ -18,5 +18,6 @@ fi
 # protobuf 3.20 reads the generated messages of 0.28; numpy 1.24 to 1.26 lack np.bool, which it uses.
 "$target/bin/python" -m pip install --quiet --disable-pip-version-check \
     "mlagents-envs==0.28.0" "protobuf==3.20.3" "numpy>=2" "grpcio>=1.60" \
-    "pillow" "pyyaml" "cloudpickle"
+    "pillow" "pyyaml" "cloudpickle" \
+    "setuptools" # has distutils, which 0.28 imports and Python 3.12 lacks
 "$target/bin/python" -c "$check"
