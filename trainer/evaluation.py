@@ -15,8 +15,9 @@ import torch
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
-from envs.spec import parse_behavior_id
+from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.actor import to_simulator
+from trainer.behavior import describe
 from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
 from trainer.onnx_policy import OnnxPolicy
@@ -44,6 +45,10 @@ class Player(Protocol):
 
     source: str
 
+    def require_fits(self, name: str, spec: BehaviorSpec) -> None:
+        """Raises UserError when the simulator's behaviour `name` is not what it was trained on."""
+        ...
+
     def act(self, decisions: Decisions) -> Actions:
         """Answers N decisions."""
         ...
@@ -61,6 +66,15 @@ class CheckpointPlayer:
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
+
+    def require_fits(self, name: str, spec: BehaviorSpec) -> None:
+        """Compares the shapes of observations and actions."""
+        if _shapes(spec) != _shapes(self.saved.spec):
+            raise UserError(
+                f"{self.source} was trained on {describe(self.saved.spec)}; the simulator's "
+                f"behaviour '{name}' has {describe(spec)}. Choose the simulator that it was "
+                f"trained on (--env), or another run."
+            )
 
     def act(self, decisions: Decisions) -> Actions:
         """Answers N decisions."""
@@ -84,6 +98,9 @@ class OnnxPlayer:
     policy: OnnxPolicy
     deterministic: bool
     source: str
+
+    def require_fits(self, name: str, spec: BehaviorSpec) -> None:
+        """Leaves it to `OnnxPolicy.act`, which knows its own inputs."""
 
     def act(self, decisions: Decisions) -> Actions:
         """Answers N decisions."""
@@ -117,7 +134,7 @@ def policies_of_run(
             )
         else:
             players[name] = OnnxPlayer(
-                OnnxPolicy(saved.onnx_path), plan.deterministic, str(saved.onnx_path)
+                OnnxPolicy(saved.onnx_path, plan.seed), plan.deterministic, str(saved.onnx_path)
             )
     return players
 
@@ -145,12 +162,30 @@ def evaluate(
             for arrival in fleet.recv():
                 if isinstance(arrival, SimulatorLoss):
                     raise SimulatorError(str(arrival.error))
+                _require_known(arrival.new_behaviors, players)
                 fleet.send(arrival.simulator, _answers(arrival, players, trackers))
             for name, tracker in trackers.items():
                 returns, lengths = tracker.take_finished()
                 ended = zip(returns.tolist(), lengths.tolist(), strict=True)
                 episodes[name].extend(ended)
     return {name: played[: plan.episodes] for name, played in episodes.items()}
+
+
+def _require_known(announced: Mapping[str, BehaviorSpec], players: Mapping[str, Player]) -> None:
+    """Raises UserError when the simulator shows something else than the run was trained on."""
+    found = {parse_behavior_id(behavior_id).name: spec for behavior_id, spec in announced.items()}
+    if found and not found.keys() & players.keys():
+        raise UserError(
+            f"The simulator has the behaviours {', '.join(sorted(found))}; the run has "
+            f"{', '.join(sorted(players))}. Choose the simulator that it was trained on (--env), "
+            f"or another run."
+        )
+    for name in found.keys() & players.keys():
+        players[name].require_fits(name, found[name])
+
+
+def _shapes(spec: BehaviorSpec) -> tuple[object, ...]:
+    return ([tuple(sensor.shape) for sensor in spec.observation_specs], spec.action_spec)
 
 
 def _answers(

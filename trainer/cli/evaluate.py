@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     policies = policies_of_run(
         folder, names, use_onnx=args.onnx, from_step=args.from_step, plan=plan
     )
-    for name, played in evaluate(settings, folder.logs, policies, plan).items():
+    for name, played in evaluate(settings, folder.logs / "eval", policies, plan).items():
         for number, (earned, length) in enumerate(played, start=1):
             print(f"{name} episode {number}: return {earned:.2f}, length {length}")
         returns = [earned for earned, _ in played]

@@ -1,0 +1,52 @@
+"""`ppo-train export`: ONNX files of a run, verified, where one wants them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import FinishedRun
+from trainer_process import checkpoint, ppo_train
+
+from trainer.onnx_policy import OnnxPolicy
+from trainer.saved_policy import restore_policy
+
+
+def test_export_writes_the_newest_policy_beside_the_run(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    run = finished_run.copied_to(tmp_path)
+    before = (run.folder / "1D.onnx").read_bytes()
+    (run.folder / "1D.onnx").unlink()
+    said = ppo_train("export", "--run-id", "first", cwd=run.cwd)
+    assert re.fullmatch(
+        r"Exported results/first/1D\.onnx \(step 300\d\); onnxruntime and the policy differ by at "
+        r"most \d\.\de-\d\d on \d+ rows\.\n",
+        said,
+    ), said
+    assert (run.folder / "1D.onnx").read_bytes() == before
+
+
+def test_export_of_an_older_step_goes_to_another_folder_and_acts_like_its_checkpoint(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    step = min(int(path.stem.split("-")[1]) for path in finished_run.folder.glob("1D/1D-*.pt"))
+    words = ("--from-step", step, "--output", tmp_path / "models", "--behavior", "1D")
+    said = ppo_train("export", "--run-id", "first", *words, cwd=finished_run.cwd)
+    assert f"(step {step})" in said
+    policy = restore_policy(checkpoint(finished_run.folder, "1D", step)).policy
+    obs = np.array([[1.0], [-1.0], [0.3]], np.float32)
+    acted = policy.act(policy.inputs([torch.from_numpy(obs)]), None, torch.Generator(), True)
+    found = OnnxPolicy(tmp_path / "models" / "1D.onnx").act([obs], None, deterministic=True)
+    assert np.allclose(found.continuous, acted.continuous.clamp(-3, 3).numpy() / 3, atol=1e-5)
+    assert found.discrete.tolist() == acted.discrete.tolist()
+
+
+def test_export_of_a_missing_run_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+    said = ppo_train("export", "--run-id", "first", cwd=tmp_path, exit_code=2)
+    assert said == (
+        "error: results/first holds no run (configuration.yaml is missing). There are none yet. "
+        "Choose one with --run-id and --results-dir.\n"
+    )
