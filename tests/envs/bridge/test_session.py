@@ -117,6 +117,14 @@ def test_handshake_sends_seed_versions_and_capabilities() -> None:
         }
 
 
+def test_simulators_have_seeds_of_their_own() -> None:
+    with fleet_and_client(seed=7, num_simulators=2) as (fleet, _first):
+        client = ScriptedClient(fleet.ports[1])
+        said = pump(fleet, client.send(greeting())).unity_input.rl_initialization_input
+        assert said.seed == 8
+        client.close()
+
+
 def test_first_input_is_a_reset_with_parameters_then_engine_configuration() -> None:
     engine = EngineConfiguration(width=320, time_scale=5.0)
     with fleet_and_client(engine=engine, environment_parameters={"mass": 2.0}) as (fleet, client):
