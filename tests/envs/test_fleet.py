@@ -206,6 +206,47 @@ def test_program_that_cannot_be_executed_is_told_at_once(tmp_path: Path) -> None
         Fleet(plan(locked, tmp_path)).start()
 
 
+def fake_build(folder: Path) -> Path:
+    """An executable that notes its arguments and plays, as a Unity build would."""
+    build = folder / "Walker.x86_64"
+    build.write_text(
+        f'#!/bin/sh\necho "$@" >> {folder}/arguments\necho graphics device\n'
+        f'exec {sys.executable} {SCRIPT} --mlagents-port "$4"\n'
+    )
+    build.chmod(0o755)
+    return build
+
+
+def test_unity_build_gets_mlagents_arguments_and_plays(tmp_path: Path) -> None:
+    launch = LaunchPlan(
+        command=(str(fake_build(tmp_path)),),
+        kind="unity",
+        no_graphics=True,
+        env_args=("--level", "2"),
+    )
+    with Fleet(plan(launch, tmp_path / "logs")) as fleet:
+        Trainer(fleet).run_until(num_messages=3)
+        expected = ["-nographics", "-batchmode", "--mlagents-port", str(fleet.ports[0])]
+        log = tmp_path / "logs" / "Player-0.log"
+    found = (tmp_path / "arguments").read_text().split()
+    assert found == [*expected, "-logFile", str(log), "--level", "2"]
+    assert "graphics device" in (tmp_path / "logs" / "Player-0.out").read_text()
+
+
+def test_unity_build_that_cannot_run_tells_what_it_printed(tmp_path: Path) -> None:
+    build = tmp_path / "Walker.x86_64"
+    build.write_text("#!/bin/sh\necho libGL.so.1 is missing >&2\nexit 127\n")
+    build.chmod(0o755)
+    launch = LaunchPlan(command=(str(build),), kind="unity")
+    with Fleet(plan(launch, tmp_path / "logs")) as fleet:
+        trainer = Trainer(fleet)
+        trainer.round()
+        text = str(trainer.losses[0].error)
+        assert "exit code 127" in text
+        assert "libGL.so.1 is missing" in text
+        assert "Player-0.out" in text
+
+
 def test_lockstep_gives_all_simulators_in_order_with_the_same_lanes(tmp_path: Path) -> None:
     with Fleet(plan(scripted(), tmp_path, num_simulators=3, lockstep=True)) as fleet:
         for _ in range(4):
