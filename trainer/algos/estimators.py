@@ -68,7 +68,8 @@ def approximate_kl(log_ratios: Tensor) -> Tensor:
 
     Unbiased, never negative. Source: Schulman, "Approximating KL Divergence" (2020), estimator k3.
     """
-    return (log_ratios.exp() - 1 - log_ratios).mean()
+    # expm1: with exp the 1 swallows small divergences, and rounding makes them negative
+    return (torch.expm1(log_ratios) - log_ratios).mean()
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
