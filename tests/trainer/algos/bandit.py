@@ -1,0 +1,80 @@
+"""Policies, and episodes of one decision each, where every answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from mlagents_envs.base_env import ObservationType as Kind
+from torch import Tensor
+
+from trainer.algos.ppo import PPO
+from trainer.config.settings import NetworkSettings, PPOHyperparameters
+from trainer.nn.actor_critic import ActorCritic
+from trainer.rollout.rollout import Rollout
+
+MAX_STEPS = 1000
+
+
+def new_policy(
+    continuous: int = 1,
+    branches: tuple[int, ...] = (),
+    *,
+    num_inputs: int = 2,
+    num_signals: int = 1,
+    shared_critic: bool = False,
+    **network: Any,
+) -> ActorCritic:
+    torch.manual_seed(0)
+    sensor = ObservationSpec((num_inputs,), (DimensionProperty.NONE,), Kind.DEFAULT, "")
+    spec = BehaviorSpec([sensor], ActionSpec(continuous, branches))
+    settings = NetworkSettings(**{"hidden_units": 16, "num_layers": 1, **network})
+    return ActorCritic("Bandit", spec, settings, num_signals, shared_critic)
+
+
+def new_ppo(policy: ActorCritic, **hyperparameters: Any) -> PPO:
+    settings = PPOHyperparameters(
+        **{
+            "learning_rate_schedule": "constant",
+            "batch_size": 64,
+            "buffer_size": 64,
+            "beta": 0.0,
+            **hyperparameters,
+        }
+    )
+    signals = policy.value_head.out_features
+    gamma = torch.full((signals,), 0.99)
+    return PPO(policy, settings, gamma, MAX_STEPS, torch.Generator().manual_seed(1))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_obs(rows: int, num_inputs: int = 2, seed: int = 0) -> Tensor:
+    return torch.randn((rows, num_inputs), generator=seeded(seed))
+
+
+def play(
+    policy: ActorCritic, obs: Tensor, generator: torch.Generator, mask: Tensor | None = None
+) -> Rollout:
+    """Lets the policy act once in each row; each row is an episode, with a reward of 0 so far."""
+    with torch.no_grad():
+        action = policy.act(policy.inputs([obs]), mask, generator)
+    rows = len(obs)
+    return Rollout(
+        obs=(obs,),
+        action_mask=mask,
+        continuous=action.continuous,
+        discrete=action.discrete,
+        log_probs=action.log_probs,
+        rewards=torch.zeros(rows, policy.value_head.out_features),
+        segment_starts=torch.arange(rows + 1),
+        bootstrap_obs=(obs,),
+        terminated=torch.ones(rows, dtype=torch.bool),
+    )
+
+
+def weights(policy: ActorCritic) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
