@@ -1,0 +1,85 @@
+"""Simulators that die: the run goes on while one is left, and saves when none is."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from trainer_process import Trainer, checkpoint, ppo_train, tiny_build, tiny_yaml
+
+
+def killed_simulator(trainer: Trainer, among: list[int]) -> int:
+    """Kills one of these with SIGKILL; gives its pid."""
+    os.kill(among[0], signal.SIGKILL)
+    trainer.wait_for(rf"\(unity, pid {among[0]}, port \d+\) ended in the middle of the run \(exit ")
+    return among[0]
+
+
+def test_run_goes_on_without_a_killed_simulator_and_saves_when_none_is_left(
+    tmp_path: Path,
+) -> None:
+    tiny_build(tmp_path)
+    tiny_yaml(tmp_path, max_steps=10_000_000, summary_freq=100)
+    words = ("settings.yaml", "--env", "tiny.x86_64", "--num-envs", 2)
+    with Trainer(*words, cwd=tmp_path) as trainer:
+        trainer.wait_for(r"1D\. Step: 200\. ")
+        killed = []
+        for number in range(4):  # each is started again once; a second crash within 60 s is final
+            living = [pid for pid in trainer.simulators() if pid not in killed]
+            killed.append(killed_simulator(trainer, living))
+            if number == 3:
+                break
+            # It has learned from another simulator since.
+            step = int(re.findall(r"1D\. Step: (\d+)\. ", trainer.output)[-1])
+            trainer.wait_for(rf"1D\. Step: {step + 300}\. ")
+            if number < 2:
+                trainer.wait_for(rf"(?s)(Connected to Unity environment.*){{{3 + number}}}")
+        assert trainer.wait() == 3
+        said = trainer.output
+    assert said.count("ended in the middle of the run (exit code -9, SIGKILL).") == 4
+    assert said.count("Restarting (1 of 10).") == 2
+    assert said.count("Given up: it has been restarted 1 times within the last 60 s") == 2
+    assert "Simulators that go on: 1." in said
+    step = checkpoint(tmp_path / "results" / "ppo", "1D")["step"]
+    assert re.search(
+        rf"\[INFO\] Exported results/ppo/1D/1D-{step}\.onnx\n"
+        rf"\[INFO\] Copied .* to results/ppo/1D\.onnx\.\n"
+        r"\[ERROR\] Run 'ppo' ended: no simulator is left\.\n"
+        r"\[INFO\] Go on with: ppo-train settings\.yaml --env tiny\.x86_64 --num-envs 2 --resume\n",
+        said,
+    ), said
+
+
+def test_crash_is_told_with_exit_code_and_last_words(tmp_path: Path) -> None:
+    tiny_yaml(tmp_path, name="Scripted", max_steps=100_000)
+    words = ("--script", "crash-mid-episode", "--at", "40", "--exit-code", "7")
+    tiny_build(tmp_path, *words, program="envs.testing.scripted")
+    said = ppo_train("settings.yaml", "--env", "scripted.x86_64", cwd=tmp_path, exit_code=3)
+    warning = re.search(
+        r"\[WARNING\] Simulator 0 \(unity, pid \d+, port \d+\) ended in the middle of the run "
+        r"\(exit code 7\)\.\n  Its log ends with:\n    Scripted crash: the simulator's last words\n"
+        r"  Log: (\S+)\.\n  Restarting \(1 of 10\)\.",
+        said,
+    )
+    assert warning, said
+    assert (tmp_path / warning[1]).exists() or Path(warning[1]).exists()
+    assert "[ERROR] Run 'ppo' ended: no simulator is left." in said
+    assert checkpoint(tmp_path / "results" / "ppo", "Scripted")["step"] > 0
+
+
+def test_simulator_that_never_dials_ends_the_run_without_restarting(tmp_path: Path) -> None:
+    tiny_yaml(tmp_path)
+    build = tiny_build(tmp_path, "--script", "exit-code", program="envs.testing.scripted")
+    started = time.monotonic()
+    said = ppo_train("settings.yaml", "--env", build, cwd=tmp_path, exit_code=3)
+    assert "ended before it dialled the trainer (exit code 3)" in said
+    assert "Scripted end before dialling" in said
+    assert "Restarting" not in said
+    assert time.monotonic() - started < 60  # it did not wait for timeout_wait
+    # Nothing was learned, so the next attempt needs neither --force nor --resume.
+    tiny_build(tmp_path)
+    tiny_yaml(tmp_path, max_steps=10)
+    ppo_train("settings.yaml", "--env", "tiny.x86_64", cwd=tmp_path)

@@ -1,0 +1,111 @@
+"""Which run may start where: resume, force, initialize-from, inference, a damaged checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+from pathlib import Path
+
+import torch
+from conftest import FinishedRun
+from trainer_process import (
+    Trainer,
+    checkpoint,
+    event_steps,
+    ppo_train,
+    tiny_build,
+    tiny_yaml,
+    weights,
+)
+
+WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--seed", 1)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Gives a checksum per file, without logs and what inference writes for itself."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and not {"run_logs", "inference"} & set(path.parts)
+    }
+
+
+def test_run_in_the_way_is_kept_unless_forced(finished_run: FinishedRun, tmp_path: Path) -> None:
+    run = finished_run.copied_to(tmp_path)
+    before = contents(run.folder)
+    said = ppo_train(*WORDS, "--run-id", "first", cwd=run.cwd, exit_code=2)
+    assert said.endswith(
+        "error: results/first holds data of an earlier run. Go on with it (--resume), write over "
+        "it (--force), or choose another name (--run-id).\n"
+    )
+    assert contents(run.folder) == before
+
+    tiny_yaml(run.cwd, max_steps=200, network_settings__normalize=True, summary_freq=100)
+    ppo_train(*WORDS, "--run-id", "first", "--force", cwd=run.cwd)
+    # Nothing of the earlier run can be resumed, evaluated or seen any more.
+    names = [path.name for path in run.folder.glob("1D/*.pt")]
+    assert len(names) == 2
+    assert checkpoint(run.folder, "1D")["step"] < 210
+    assert event_steps(run.folder / "1D") == [100, 200]
+
+
+def test_new_run_starts_from_weights_of_another(finished_run: FinishedRun, tmp_path: Path) -> None:
+    run = finished_run.copied_to(tmp_path)
+    tiny_yaml(run.cwd, max_steps=60, network_settings__normalize=True)  # ends before an update
+    words = ("--run-id", "second", "--initialize-from", "first")
+    said = ppo_train(*WORDS, *words, cwd=run.cwd)
+    assert "Initializing from results/first/1D/checkpoint.pt." in said
+    assert "Starting training from step 0 and saving to results/second/1D." in said
+    second = run.cwd / "results" / "second"
+    assert 60 <= checkpoint(second, "1D")["step"] < 64
+    for name, tensor in weights(run.folder, "1D").items():
+        assert torch.equal(weights(second, "1D")[name], tensor), name
+
+
+def test_inference_acts_and_leaves_the_run_as_it_is(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    run = finished_run.copied_to(tmp_path)
+    before = contents(run.folder)
+    words = ("--run-id", "first", "--resume", "--inference")
+    with Trainer(*WORDS, *words, cwd=run.cwd) as trainer:
+        trainer.wait_for(r"1D\. Step: 3500\. .*Mean Reward: .* Not Training\.")
+        trainer.signal(signal.SIGINT)
+        assert trainer.wait() == 130
+        assert "Exported" not in trainer.output
+    assert contents(run.folder) == before
+
+
+def test_nothing_to_start_from_is_a_message_and_exit_code_2(tmp_path: Path) -> None:
+    tiny_build(tmp_path)
+    tiny_yaml(tmp_path)
+    for words, message in (
+        (("--resume",), r"error: results/ppo holds no run to resume\. Check --run-id \('ppo'\)"),
+        (("--initialize-from", "a"), r"error: results/a does not exist, so --initialize-from 'a'"),
+        (("--from-step", 5), r"error: --from-step 5 says where to go on, .* Add --resume"),
+        (("--env", "tony"), r"error: --env tony: there is no Unity build\. Looked for tony\.x86"),
+    ):
+        said = ppo_train(*WORDS, *words, cwd=tmp_path, exit_code=2)
+        assert re.search(message, said), said
+        assert "Traceback" not in said
+
+
+def test_damaged_checkpoint_names_the_one_before_which_can_be_resumed(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    run = finished_run.copied_to(tmp_path)
+    steps = sorted(int(path.stem.split("-")[1]) for path in run.folder.glob("1D/1D-*.pt"))
+    newest = run.folder / "1D" / f"1D-{steps[-1]}.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    said = ppo_train(*WORDS, "--run-id", "first", "--resume", cwd=run.cwd, exit_code=2)
+    assert f"Checkpoint results/first/1D/1D-{steps[-1]}.pt is damaged" in said
+    advice = re.search(r"resume with (--resume --from-step \d+)\.", said)
+    assert advice, said
+    assert advice[1] == f"--resume --from-step {steps[-2]}"
+    said = ppo_train(*WORDS, "--run-id", "first", *advice[1].split(), cwd=run.cwd)
+    assert f"Resuming training from step {steps[-2]}." in said
+    assert checkpoint(run.folder, "1D")["step"] >= 3000
+    assert event_steps(run.folder / "1D") == list(range(500, 3001, 500))
