@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -153,20 +154,24 @@ class AgentDecoder:
                 return self._decode_ordinarily(data)
             columns = plan.read(data)
             assert columns is not None, "a plan must read the list that it was made from"
+        obs = tuple(
+            floats if len(shape) == 1 else floats.reshape(-1, *shape)
+            for floats, shape in zip(plan.observations(data), self._shapes, strict=True)
+        )
+        num_rows = plan.num_rows
         table = AgentTable(
-            tuple(
-                floats if len(shape) == 1 else floats.reshape(-1, *shape)
-                for floats, shape in zip(plan.observations(data), self._shapes, strict=True)
-            ),
-            _given_or_zeros(columns.reward, plan.num_rows),
-            _given_or_zeros(columns.group_reward, plan.num_rows),
+            obs,
+            _given_or_zeros(columns.reward, num_rows),
+            _given_or_zeros(columns.group_reward, num_rows),
             columns.done,
             columns.max_step_reached,
-            self._given_or_zeros(columns.agent_id, plan.num_rows),
-            self._given_or_zeros(columns.group_id, plan.num_rows),
-            self._allowed(columns.forbidden, plan.num_rows),
+            self._given_or_zeros(columns.agent_id, num_rows),
+            self._given_or_zeros(columns.group_id, num_rows),
+            self._allowed(columns.forbidden, num_rows),
         )
-        self._require_finite(table)
+        for column in (*obs, columns.reward, columns.group_reward):
+            if column is not None and not _is_finite(column):
+                self._refuse_infinity(table)
         return table
 
     def _plan(self, data: bytes) -> MessagePlan:
@@ -232,7 +237,8 @@ class AgentDecoder:
             np.array([agent.group_id for agent in agents], np.int32),
             action_mask,
         )
-        self._require_finite(table)
+        if not all(_is_finite(column) for column in (*table.obs, table.reward, table.group_reward)):
+            self._refuse_infinity(table)
         return table
 
     def _require_shapes(self, data: bytes, start: int, layout: RecordLayout) -> None:
@@ -268,11 +274,8 @@ class AgentDecoder:
                     "must keep its shape, for all agents of a behaviour; compare their prefabs."
                 )
 
-    def _require_finite(self, table: AgentTable) -> None:
+    def _refuse_infinity(self, table: AgentTable) -> None:
         """Raises BadDataError for NaN and infinity, naming sensor and agent."""
-        columns = (*table.obs, table.reward, table.group_reward)
-        if all(b"\0" not in np.isfinite(column).tobytes() for column in columns):
-            return
         names = [f"sensor {o.name!r}" for o in self._spec.observation_specs]
         named = [*zip(names, table.obs, strict=True)]
         named += [("the reward", table.reward), ("the group reward", table.group_reward)]
@@ -286,6 +289,11 @@ class AgentDecoder:
                     f"holds {flat[row, element]} at index {element}, a finite number is expected. "
                     "Look for a division by zero or a physics blow-up in the simulator."
                 )
+
+
+def _is_finite(column: Float32) -> bool:
+    # Several times faster than .all() on the few numbers of an ordinary message.
+    return b"\0" not in np.isfinite(column).tobytes()
 
 
 def _given_or_zeros(column: Float32 | None, num_rows: int) -> Float32:
@@ -373,20 +381,34 @@ def encode_answer(
         side_channel: framed messages.
         is_reset: whether the simulator is to begin all episodes anew.
     """
-    pieces = []
+    pieces: list[bytes] = []
     for behavior_id, encoded in actions.items():
-        key = _length_delimited(1, behavior_id.encode())
-        pieces.append(_length_delimited(1, key + _length_delimited(2, encoded)))
+        pieces += (_map_entry_head(behavior_id, len(encoded)), encoded)
     if is_reset:
         pieces.append(b"\x20\x01")  # command
     if side_channel:
         pieces.append(_length_delimited(5, side_channel))
-    return STATUS_200 + _length_delimited(3, _length_delimited(1, b"".join(pieces)))
+    num_bytes = sum(map(len, pieces))
+    rl_input = _head(1, num_bytes)
+    return b"".join((STATUS_200, _head(3, len(rl_input) + num_bytes), rl_input, *pieces))
+
+
+@lru_cache(maxsize=256)
+def _map_entry_head(behavior_id: str, num_bytes: int) -> bytes:
+    """Gives what stands before the `num_bytes` of a behaviour's actions in the map of them."""
+    key_and_head = _length_delimited(1, behavior_id.encode()) + _head(2, num_bytes)
+    return _head(1, len(key_and_head) + num_bytes) + key_and_head
+
+
+def _head(number: int, num_bytes: int) -> bytes:
+    """Gives tag and length of a length-delimited field."""
+    length = bytearray((number << 3 | 2,))
+    while num_bytes > 0x7F:
+        length.append(num_bytes & 0x7F | 0x80)
+        num_bytes >>= 7
+    length.append(num_bytes)
+    return bytes(length)
 
 
 def _length_delimited(number: int, payload: bytes) -> bytes:
-    length, encoded = len(payload), b""
-    while length > 0x7F:
-        encoded += bytes([length & 0x7F | 0x80])
-        length >>= 7
-    return bytes([number << 3 | 2]) + encoded + bytes([length]) + payload
+    return _head(number, len(payload)) + payload

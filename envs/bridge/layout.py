@@ -266,15 +266,13 @@ class Columns(NamedTuple):
 class MessagePlan:
     """Reads every agent list that has the structure of the one it was made from.
 
-    All bytes that matter, but for the floats of observations, are fetched with one `take`:
-    first the structure of all records, then one row of scalar bytes per record. A record that
-    lacks a field points to byte 0 with no bit let through, which reads as proto3's zero.
+    All bytes that matter, but for the floats of observations, are fetched with one `take`: one
+    scalar column after the other, then the structure of all records. A record that lacks a field
+    points to byte 0 with no bit let through, which reads as proto3's zero.
     """
 
     def __init__(self, groups: Sequence[LayoutGroup], num_rows: int) -> None:
         self.num_rows = num_rows
-        self._numbers = frozenset[int]().union(*(group.layout.numbers for group in groups))
-        self._has_mask = any(group.layout.has_mask for group in groups)
         sensors = groups[0].layout.sensors
         width = len(groups[0].layout.scalars)
         scalars = np.empty((num_rows, width), np.intp)
@@ -282,37 +280,48 @@ class MessagePlan:
         self._float_starts = [np.empty(num_rows, np.intp) for _ in sensors]
         # An item as long as a sensor's floats, whatever they are: numpy copies it in one piece.
         self._float_items = [np.dtype((np.void, sensor.floats.num_bytes)) for sensor in sensors]
-        index, bits, structure = [], [], []
+        checked, checked_bits, structure = [], [], []
         for layout, rows, starts in groups:
-            checked = starts[:, None] + layout.checked
-            index.append(checked.reshape(-1))
-            bits.append(np.broadcast_to(layout.checked_bits, checked.shape).reshape(-1))
+            positions = starts[:, None] + layout.checked
+            checked.append(positions.reshape(-1))
+            checked_bits.append(np.broadcast_to(layout.checked_bits, positions.shape).reshape(-1))
             structure.append(layout.structure * len(rows))
             scalars[rows] = starts[:, None] + layout.scalars
             scalar_bits[rows] = layout.scalar_bits
             for column, sensor in zip(self._float_starts, layout.sensors, strict=True):
                 column[rows] = starts + sensor.floats.start
+        numbers = frozenset[int]().union(*(group.layout.numbers for group in groups))
+        columns = {number: SCALARS[number] for number in WIDTHS if number in numbers}
+        if any(group.layout.has_mask for group in groups):
+            columns[ACTION_MASK] = slice(NUM_SCALAR_BYTES, width)
+        # Columns of floats come first, so that they begin where a float may begin.
+        self._slices: dict[int, slice] = {}
+        self._num_scalars = 0
+        for number, stretch in columns.items():
+            end = self._num_scalars + num_rows * (stretch.stop - stretch.start)
+            self._slices[number] = slice(self._num_scalars, end)
+            self._num_scalars = end
+        scalar_index = [scalars[:, stretch].reshape(-1) for stretch in columns.values()]
+        column_bits = [scalar_bits[:, stretch].reshape(-1) for stretch in columns.values()]
+        self._index = np.concatenate([*scalar_index, *checked])
+        self._bits = np.concatenate([*column_bits, *checked_bits])
         self._structure = b"".join(structure)
-        self._index = np.concatenate([*index, scalars.reshape(-1)])
-        self._bits = np.concatenate([*bits, scalar_bits.reshape(-1)])
         self._last_integers: dict[int, tuple[bytes, NDArray[np.int32]]] = {}
 
     def read(self, data: bytes) -> Columns | None:
         """Gives the scalar columns of a list of this plan's length; None: its structure differs."""
         gathered = np.frombuffer(data, np.uint8).take(self._index)
         gathered &= self._bits
-        num_checked = len(self._structure)
-        if gathered[:num_checked].tobytes() != self._structure:
+        if gathered[self._num_scalars :].tobytes() != self._structure:
             return None
-        scalars = gathered[num_checked:].reshape(self.num_rows, -1)
         return Columns(
-            self._floats(scalars, REWARD),
-            self._floats(scalars, GROUP_REWARD),
-            self._truths(scalars, DONE),
-            self._truths(scalars, MAX_STEP_REACHED),
-            self._integers(scalars, AGENT_ID),
-            self._integers(scalars, GROUP_ID),
-            scalars[:, NUM_SCALAR_BYTES:] != 0 if self._has_mask else None,
+            self._floats(gathered, REWARD),
+            self._floats(gathered, GROUP_REWARD),
+            self._truths(gathered, DONE),
+            self._truths(gathered, MAX_STEP_REACHED),
+            self._integers(gathered, AGENT_ID),
+            self._integers(gathered, GROUP_ID),
+            self._masks(gathered),
         )
 
     def observations(self, data: bytes) -> list[NDArray[np.float32]]:
@@ -329,26 +338,28 @@ class MessagePlan:
             found.append(floats.reshape(self.num_rows, num_bytes // 4))
         return found
 
-    def _floats(self, scalars: Bytes, number: int) -> NDArray[np.float32] | None:
-        if number not in self._numbers:
-            return None
-        return scalars[:, SCALARS[number]].copy().view(np.float32).reshape(-1)
+    def _floats(self, gathered: Bytes, number: int) -> NDArray[np.float32] | None:
+        stretch = self._slices.get(number)
+        return None if stretch is None else gathered[stretch].view(np.float32)
 
-    def _truths(self, scalars: Bytes, number: int) -> NDArray[np.bool_] | None:
-        if number not in self._numbers:
-            return None
-        truths: NDArray[np.bool_] = scalars[:, SCALARS[number].start] != 0
-        return truths
+    def _truths(self, gathered: Bytes, number: int) -> NDArray[np.bool_] | None:
+        stretch = self._slices.get(number)
+        return None if stretch is None else gathered[stretch] != 0
 
-    def _integers(self, scalars: Bytes, number: int) -> NDArray[np.int32] | None:
+    def _masks(self, gathered: Bytes) -> NDArray[np.bool_] | None:
+        masks = self._truths(gathered, ACTION_MASK)
+        return None if masks is None else masks.reshape(self.num_rows, -1)
+
+    def _integers(self, gathered: Bytes, number: int) -> NDArray[np.int32] | None:
         """Gives varints as int32; the very array of the last call where nothing has changed."""
-        if number not in self._numbers:
+        stretch = self._slices.get(number)
+        if stretch is None:
             return None
-        digits = scalars[:, SCALARS[number]]
-        raw = digits.tobytes()
+        raw = gathered[stretch].tobytes()
         last = self._last_integers.get(number)
         if last is not None and last[0] == raw:
             return last[1]
+        digits = gathered[stretch].reshape(self.num_rows, -1)
         # Only the lowest 32 bits count, as in protobuf.
         integers = (digits @ DIGIT_WEIGHTS).astype(np.int32)
         integers.setflags(write=False)
