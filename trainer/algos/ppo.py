@@ -26,6 +26,8 @@ R reward signals.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -228,7 +230,7 @@ class PPO:
     def state_dict(self) -> dict[str, object]:
         """Gives the state of optimiser and shuffling."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
         }
 
@@ -238,4 +240,6 @@ class PPO:
         assert isinstance(optimizer, dict)
         assert isinstance(generator, Tensor)
         self.optimizer.load_state_dict(optimizer)
+        # It brings its own; a number that the user has changed since is to count.
+        self.optimizer.param_groups[0]["eps"] = self.settings.adam_epsilon
         self.generator.set_state(generator)

@@ -338,3 +338,33 @@ def test_going_on_from_a_state_is_going_on(shared_critic: bool) -> None:
         for tag, value in one.statistics.items():
             assert torch.equal(value, two.statistics[tag]), tag
         assert torch.equal(weights(policy), weights(other_policy))
+
+
+def test_state_does_not_change_when_learning_goes_on() -> None:
+    policy = new_policy()
+    ppo = new_ppo(policy)
+    ppo.update(rewarded(policy), 0)
+    state = ppo.state_dict()
+    kept = copy.deepcopy(state)
+    ppo.update(rewarded(policy), 1)
+    optimizer, before = state["optimizer"], kept["optimizer"]
+    assert isinstance(optimizer, dict)
+    assert isinstance(before, dict)
+    for name in ("exp_avg", "exp_avg_sq", "step"):
+        assert torch.equal(optimizer["state"][0][name], before["state"][0][name]), name
+
+
+def test_adam_epsilon_can_be_changed_between_two_runs() -> None:
+    policy = new_policy()
+    ppo = new_ppo(policy)
+    ppo.update(rewarded(policy), 0)
+    steps = []
+    for adam_epsilon in (1e-8, 1e5):
+        resumed_policy = copy.deepcopy(policy)
+        resumed = new_ppo(resumed_policy, learning_rate=0.01, adam_epsilon=adam_epsilon)
+        resumed.load_state_dict(ppo.state_dict())
+        before = weights(resumed_policy)
+        resumed.update(rewarded(resumed_policy), 0)
+        steps.append((weights(resumed_policy) - before).abs().max().item())
+    assert steps[0] > 1e-3
+    assert steps[1] < 1e-5  # every step is divided by 100,000
