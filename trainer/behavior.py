@@ -26,7 +26,7 @@ from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
-from trainer.saved_policy import build_policy, spec_to_state
+from trainer.saved_policy import build_policy, network_of, spec_to_state
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ class Behavior:
         if state is not None:
             self.load_state_dict(state)
             if starts_at_zero:
-                self.step = 0
+                self.step = self.num_updates = 0
+                self.episodes = EpisodeTracker()  # the returns were another run's
         goes_on = is_training and state is not None and not starts_at_zero
         # Acting alone leaves the curves of training as they are.
         events = folder if is_training else folder / "inference"
@@ -229,12 +230,12 @@ class Behavior:
         """Goes on from a checkpoint's state.
 
         Raises:
-            BehaviorMismatchError: its network has other shapes than this behaviour asks for.
+            BehaviorMismatchError: its network is another one than this behaviour asks for.
         """
         policy, algorithm = state["policy"], state["algorithm"]
         assert isinstance(policy, dict)
         assert isinstance(algorithm, dict)
-        self._require_same_shapes(policy)
+        self._require_same_network(state)
         self.policy.load_state_dict(policy)
         self.algorithm.load_state_dict(algorithm)
         generator = state["acting_generator"]
@@ -262,21 +263,20 @@ class Behavior:
             start if self.is_training else f"Acting without learning, as of step {self.step}.",
         ]
 
-    def _require_same_shapes(self, saved: Mapping[str, Tensor]) -> None:
-        wanted = {key: tuple(value.shape) for key, value in self.policy.state_dict().items()}
-        found = {key: tuple(value.shape) for key, value in saved.items()}
-        if wanted == found:
+    def _require_same_network(self, state: Mapping[str, object]) -> None:
+        found, wanted = network_of(state), network_of(self.state_dict())
+        different = [
+            key for key in {**wanted, **found} if key not in wanted or wanted[key] != found.get(key)
+        ]
+        if not different:
             return
-        different = sorted(
-            key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)
-        )
         shown = "; ".join(
             f"{key}: checkpoint {found.get(key, 'none')}, now {wanted.get(key, 'none')}"
             for key in different[:4]
         )
         raise BehaviorMismatchError(
             f"Behavior '{self.name}': the checkpoint's network does not fit the one that the "
-            f"settings and the simulator ask for ({len(different)} tensors differ: {shown}). "
+            f"settings and the simulator ask for ({len(different)} differences: {shown}). "
             f"Resume with the network_settings, reward_signals, observations and actions that it "
             f"was trained with, or start a new run with another --run-id."
         )

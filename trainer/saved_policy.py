@@ -6,6 +6,7 @@ network to build.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,6 +70,23 @@ def spec_from_state(state: Mapping[str, object]) -> BehaviorSpec:
         ],
         ActionSpec(size, tuple(branches)),
     )
+
+
+def network_of(state: Mapping[str, object]) -> dict[str, object]:
+    """Says what a state's network is: the shapes of its tensors, and what shapes do not tell."""
+    spec, settings_json, weights = state["spec"], state["settings"], state["policy"]
+    assert isinstance(spec, dict)
+    assert isinstance(settings_json, str)
+    assert isinstance(weights, dict)
+    settings = json.loads(settings_json)
+    return {
+        "observations": [sensor["shape"] for sensor in spec["sensors"]],
+        "continuous_size": spec["continuous_size"],
+        "discrete_branches": spec["discrete_branches"],
+        "activation": settings["network_settings"]["activation"],
+        "shared_critic": settings["hyperparameters"]["shared_critic"],
+        **{name: tuple(weight.shape) for name, weight in weights.items()},
+    }
 
 
 def build_policy(behavior: str, spec: BehaviorSpec, settings: BehaviorSettings) -> ActorCritic:
