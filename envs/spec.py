@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +33,7 @@ class BehaviorId(NamedTuple):
     team: int
 
 
+@lru_cache  # asked for in every message
 def parse_behavior_id(behavior_id: str) -> BehaviorId:
     """Splits `Name?team=N` into name and team; without a query the team is 0."""
     parts = urlsplit(behavior_id)

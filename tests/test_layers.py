@@ -36,6 +36,7 @@ LAYERS = {
     "trainer.metrics": 2,
     "trainer.device": 2,
     "trainer.timers": 0,
+    "trainer.speedometer": 0,
     "trainer.atomic_file": 0,
     "trainer.config": 0,
     "trainer.schedules": 0,

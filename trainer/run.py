@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +16,19 @@ from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior
-from trainer.checkpoint import CheckpointStore, State, load_file
 from trainer.config.settings import RunSettings
-from trainer.config.write import dump
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary
-from trainer.run_start import initial_checkpoint, open_run_folder
+from trainer.run_storage import RunStorage
 from trainer.simulators import plan_fleet
+from trainer.speedometer import Speedometer
 from trainer.stopping import StopRequest
 from trainer.timers import INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
-from trainer.training_status import TrainingStatus
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
 TIMERS_S = 30.0
-SPEED_WINDOW_S = 10.0
 EXIT_NO_SIMULATORS = 3
 
 
@@ -66,34 +62,25 @@ class Run:
         self.settings = settings
         self.reporter = reporter
         self.stop = stop
-        self.from_step = from_step
-        self.folder = open_run_folder(settings.checkpoint_settings, from_step)
+        self.storage = RunStorage(settings, reporter, from_step)
         self.is_training = not settings.checkpoint_settings.inference
         self.seed = settings.env_settings.seed
         self.device = choose_device(settings.torch_settings)
         self.timers = Timers()
         self.behaviors: dict[str, Behavior] = {}
-        self.stores: dict[str, CheckpointStore] = {}
-        self._states: dict[str, State | None] = {}  # read before any simulator starts
-        self.status = TrainingStatus(
-            self.folder.training_status, goes_on=settings.checkpoint_settings.resume
-        )
-        self.last_checkpoint: str | None = None
         self._num_given_up = 0
         self._last_loss: str | None = None
-        self._speed: deque[tuple[float, int]] = deque()
+        self._speedometer = Speedometer()
         self._next_progress_s = 0.0
         self._next_timers_s = 0.0
         if settings.reproducible:
             torch.use_deterministic_algorithms(True)
         self.learning_threads = choose_num_threads(settings)
-        if self.is_training or not self.folder.configuration.exists():
-            self.folder.write_configuration(dump(settings))
 
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
-        resumed_step = self._restore()
-        plan = plan_fleet(self.settings, self.folder.logs, self._simulator_seed(resumed_step))
+        seed = self._simulator_seed(self.storage.restore())
+        plan = plan_fleet(self.settings, self.storage.folder.logs, seed)
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
             self.fleet = fleet
@@ -118,10 +105,10 @@ class Run:
         if self.is_training:
             with self.timers.measure(SAVING):
                 for behavior in self.behaviors.values():
-                    self._save(behavior, is_final=True)
+                    self.storage.save(behavior, is_final=True)
         for behavior in self.behaviors.values():
             behavior.metrics.close()
-        self._write_timers()
+        self.storage.write_timers(self.timers)
 
     def _reason(self, error: SimulatorError) -> str:
         """Gives why the run ended; what was told when a simulator was lost is not told again."""
@@ -199,71 +186,21 @@ class Run:
 
     # Behaviours come and go with the simulators.
 
-    def _restore(self) -> int:
-        """Reads what behaviours start from, before any simulator starts: mistakes show at once.
-
-        Returns:
-            The steps that the run goes on from, all behaviours together.
-        """
-        resume = self.settings.checkpoint_settings.resume
-        saved = self.folder.saved_behaviors() if resume else []
-        if self.settings.default_settings is None:
-            saved = [name for name in saved if name in self.settings.behaviors]
-        total = 0
-        for name in dict.fromkeys([*self.settings.behaviors, *saved]):
-            step = None if self.from_step is None else self._nearest_step(name, saved)
-            state = self._states[name] = self._load_state(name, step)
-            if state is not None and resume:
-                total += int(state["step"])
-        return total
-
-    def _nearest_step(self, name: str, saved: Sequence[str]) -> int | None:
-        """Gives the step to go on from; several behaviours are saved at different steps."""
-        assert self.from_step is not None
-        before = [
-            checkpoint.step
-            for checkpoint in self._store(name).checkpoints
-            if checkpoint.step <= self.from_step
-        ]
-        return max(before) if len(saved) > 1 and before else self.from_step
-
-    def _store(self, name: str) -> CheckpointStore:
-        if name not in self.stores:
-            keep = self.settings.for_behavior(name).keep_checkpoints
-            self.stores[name] = self.folder.store(name, keep)
-        return self.stores[name]
-
-    def _load_state(self, name: str, step: int | None = None) -> State | None:
-        """Gives the state that a behaviour starts from: its own, another run's, or none."""
-        checkpoints = self.settings.checkpoint_settings
-        store = self._store(name)
-        if checkpoints.resume and store.checkpoints:
-            state, saved = store.load(step)
-            self.reporter.info(f"Resuming from {saved.path}.")
-            return state
-        source = initial_checkpoint(name, self.settings.for_behavior(name), checkpoints)
-        if source is not None:
-            self.reporter.info(f"Initializing from {source}.")
-            return load_file(source)
-        if checkpoints.resume:
-            self.reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
-        return None
-
     def _meet(self, behavior_id: str, spec: BehaviorSpec) -> None:
         """Builds a behaviour when its first agent appears."""
         name = parse_behavior_id(behavior_id).name
         self.reporter.info(f"Connected new brain: {behavior_id}")
         if name in self.behaviors:
             return  # another team or simulator; the fleet has compared the specs
-        state = self._states.pop(name) if name in self._states else self._load_state(name)
-        goes_on = self.settings.checkpoint_settings.resume and bool(self._store(name).checkpoints)
+        state = self.storage.take_state(name)
+        goes_on = self.storage.goes_on(name)
         if self.is_training and not goes_on:
-            self.folder.clear(name)  # with --force there may be another run's files
+            self.storage.folder.clear(name)  # with --force there may be another run's files
         behavior = Behavior(
             name,
             spec,
             self.settings.for_behavior(name),
-            self.folder.behavior(name),
+            self.storage.folder.behavior(name),
             seed=self.seed,
             device=self.device,
             is_training=self.is_training,
@@ -304,29 +241,9 @@ class Run:
         with self.timers.measure(SAVING):
             # Reproducible: one moment for all, at which simulators and step logs are empty.
             for behavior in self.behaviors.values() if self.settings.reproducible else due:
-                self._save(behavior)
+                self.storage.save(behavior)
             if self.settings.reproducible:
                 self._relaunch()
-
-    def _save(self, behavior: Behavior, is_final: bool = False) -> None:
-        behavior.metrics.flush()
-        behavior.plan_next_checkpoint()
-        saved = self._store(behavior.name).save(
-            behavior.state_dict(),
-            behavior.step,
-            behavior.mean_recent_return,
-            lambda path: export(behavior.policy, behavior.spec, path),
-            is_final=is_final,
-        )
-        self.last_checkpoint = str(saved.path)
-        assert saved.onnx_path is not None
-        self.reporter.info(f"Exported {saved.onnx_path}")
-        self.status.set_checkpoints(behavior.name, self._store(behavior.name).checkpoints)
-        if is_final:
-            target = self.folder.publish_onnx(behavior.name, saved)
-            self.reporter.info(f"Copied {saved.onnx_path} to {target}.")
-            self.status.set_final(behavior.name, saved, target)
-        self.status.write()
 
     def _simulator_seed(self, total_steps: int) -> int:
         """Seed of the simulators of a run at this step.
@@ -361,12 +278,12 @@ class Run:
         if now < self._next_progress_s:
             return
         self._next_progress_s = now + PROGRESS_S
-        self.reporter.progress(self._progress(now))
+        self.reporter.progress(self._progress())
         if now >= self._next_timers_s:
             self._next_timers_s = now + TIMERS_S
-            self._write_timers()
+            self.storage.write_timers(self.timers)
 
-    def _progress(self, now: float) -> RunProgress:
+    def _progress(self) -> RunProgress:
         behaviors = tuple(
             BehaviorProgress(
                 behavior.name,
@@ -378,11 +295,7 @@ class Run:
             for behavior in self.behaviors.values()
         )
         total = sum(behavior.step for behavior in behaviors)
-        self._speed.append((now, total))
-        while now - self._speed[0][0] > SPEED_WINDOW_S:
-            self._speed.popleft()
-        then, before = self._speed[0]
-        speed = (total - before) / (now - then) if now > then else 0.0
+        speed = self._speedometer.read(total)
         left = sum(max(0, behavior.max_steps - behavior.step) for behavior in behaviors)
         return RunProgress(
             behaviors,
@@ -391,11 +304,8 @@ class Run:
             left / speed if speed > 0 and behaviors else None,
             self.timers.shares(),
             self.settings.env_settings.num_envs - self._num_given_up,
-            self.last_checkpoint,
+            self.storage.last_checkpoint,
         )
-
-    def _write_timers(self) -> None:
-        self.folder.write_timers(self.timers.to_json())
 
 
 def _with_seed(settings: RunSettings) -> RunSettings:

@@ -1,0 +1,125 @@
+"""What a run keeps on disk: where its behaviours start from, and how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.behavior import Behavior
+from trainer.checkpoint import CheckpointStore, State, load_file
+from trainer.config.settings import RunSettings
+from trainer.config.write import dump
+from trainer.export_onnx import export
+from trainer.reporter import Reporter
+from trainer.run_start import initial_checkpoint, open_run_folder
+from trainer.timers import Timers
+from trainer.training_status import TrainingStatus
+
+
+class RunStorage:
+    """The run's folder: checkpoints, exports, and the files that say how the run is doing."""
+
+    def __init__(self, settings: RunSettings, reporter: Reporter, from_step: int | None) -> None:
+        """Opens the folder as resume and force allow, and writes the resolved settings into it.
+
+        Args:
+            settings: resolved.
+            reporter: hears what is loaded and exported.
+            from_step: with resume, the checkpoint to go on from; None: the newest.
+        """
+        self._settings = settings
+        self._reporter = reporter
+        self._from_step = from_step
+        self._checkpoints = settings.checkpoint_settings
+        self.folder = open_run_folder(self._checkpoints, from_step)
+        self.last_checkpoint: str | None = None
+        self._stores: dict[str, CheckpointStore] = {}
+        self._states: dict[str, State | None] = {}  # read before any simulator starts
+        self._status = TrainingStatus(self.folder.training_status, goes_on=self._checkpoints.resume)
+        if not self._checkpoints.inference or not self.folder.configuration.exists():
+            self.folder.write_configuration(dump(settings))
+
+    def restore(self) -> int:
+        """Reads what behaviours start from, before any simulator starts: mistakes show at once.
+
+        Returns:
+            The steps that the run goes on from, all behaviours together.
+        """
+        resume = self._checkpoints.resume
+        saved = self.folder.saved_behaviors() if resume else []
+        if self._settings.default_settings is None:
+            saved = [name for name in saved if name in self._settings.behaviors]
+        total = 0
+        for name in dict.fromkeys([*self._settings.behaviors, *saved]):
+            step = None if self._from_step is None else self._nearest_step(name, saved)
+            state = self._states[name] = self._load(name, step)
+            if state is not None and resume:
+                total += int(state["step"])
+        return total
+
+    def take_state(self, name: str) -> State | None:
+        """Gives the state that a behaviour starts from: its own, another run's, or none."""
+        return self._states.pop(name) if name in self._states else self._load(name, None)
+
+    def goes_on(self, name: str) -> bool:
+        """Whether a behaviour continues its own earlier training."""
+        return self._checkpoints.resume and bool(self._store(name).checkpoints)
+
+    def save(self, behavior: Behavior, is_final: bool = False) -> None:
+        """Writes a checkpoint with its ONNX file. Slow: waits for the disk.
+
+        Args:
+            behavior: as it is now.
+            is_final: this is how the run ends; the policy becomes `<Behaviour>.onnx`.
+        """
+        behavior.metrics.flush()
+        behavior.plan_next_checkpoint()
+        store = self._store(behavior.name)
+        saved = store.save(
+            behavior.state_dict(),
+            behavior.step,
+            behavior.mean_recent_return,
+            lambda path: export(behavior.policy, behavior.spec, path),
+            is_final=is_final,
+        )
+        self.last_checkpoint = str(saved.path)
+        self._reporter.info(f"Exported {saved.onnx_path}")
+        self._status.set_checkpoints(behavior.name, store.checkpoints)
+        if is_final:
+            target = self.folder.publish_onnx(behavior.name, saved)
+            self._reporter.info(f"Copied {saved.onnx_path} to {target}.")
+            self._status.set_final(behavior.name, saved, target)
+        self._status.write()
+
+    def write_timers(self, timers: Timers) -> None:
+        """Writes where the time went so far."""
+        self.folder.write_timers(timers.to_json())
+
+    def _store(self, name: str) -> CheckpointStore:
+        if name not in self._stores:
+            keep = self._settings.for_behavior(name).keep_checkpoints
+            self._stores[name] = self.folder.store(name, keep)
+        return self._stores[name]
+
+    def _nearest_step(self, name: str, saved: Sequence[str]) -> int | None:
+        """Gives the step to go on from; several behaviours are saved at different steps."""
+        assert self._from_step is not None
+        before = [
+            checkpoint.step
+            for checkpoint in self._store(name).checkpoints
+            if checkpoint.step <= self._from_step
+        ]
+        return max(before) if len(saved) > 1 and before else self._from_step
+
+    def _load(self, name: str, step: int | None) -> State | None:
+        store = self._store(name)
+        if self._checkpoints.resume and store.checkpoints:
+            state, saved = store.load(step)
+            self._reporter.info(f"Resuming from {saved.path}.")
+            return state
+        source = initial_checkpoint(name, self._settings.for_behavior(name), self._checkpoints)
+        if source is not None:
+            self._reporter.info(f"Initializing from {source}.")
+            return load_file(source)
+        if self._checkpoints.resume:
+            self._reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
+        return None

@@ -1,0 +1,24 @@
+"""Steps per second over the last seconds."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+WINDOW_S = 10.0
+
+
+class Speedometer:
+    """Remembers how far the run was at each reading of the last seconds."""
+
+    def __init__(self) -> None:
+        self._readings: deque[tuple[float, int]] = deque()
+
+    def read(self, total_steps: int) -> float:
+        """Takes the steps of the run so far; gives steps per second, 0 at the first reading."""
+        now = time.perf_counter()
+        self._readings.append((now, total_steps))
+        while now - self._readings[0][0] > WINDOW_S:
+            self._readings.popleft()
+        then, before = self._readings[0]
+        return (total_steps - before) / (now - then) if now > then else 0.0
