@@ -60,18 +60,20 @@ class Ours:
 
     def __init__(self, num_agents: int, actions: Float32) -> None:
         self._session = Session(0, LaneTable())
-        self._actions = actions
+        discrete = np.empty((num_agents, 0), np.int32)
+        self._actions = {
+            num_rows: {BEHAVIOR: Actions(actions[:num_rows], discrete[:num_rows])}
+            for num_rows in (num_agents, num_agents - 1)
+        }
         first = message(num_agents, 0, None, with_brain=True)
         self._session.step(self._session.parse(first))
         self._session.answer({}, b"")
-        self._discrete = np.empty((num_agents, 0), np.int32)
 
     def __call__(self, data: bytes) -> bytes:
         """Decodes a message and encodes its answer."""
         decoded = self._session.step(self._session.parse(data))
-        num_rows = len(decoded.decisions[BEHAVIOR])
-        actions = Actions(self._actions[:num_rows], self._discrete[:num_rows])
-        return self._session.answer({BEHAVIOR: actions}, b"")
+        actions = self._actions[len(decoded.decisions[BEHAVIOR])]
+        return self._session.answer(actions, b"")
 
 
 class Ordinary:

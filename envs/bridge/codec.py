@@ -154,10 +154,7 @@ class AgentDecoder:
                 return self._decode_ordinarily(data)
             columns = plan.read(data)
             assert columns is not None, "a plan must read the list that it was made from"
-        obs = tuple(
-            floats if len(shape) == 1 else floats.reshape(-1, *shape)
-            for floats, shape in zip(plan.observations(data), self._shapes, strict=True)
-        )
+        obs = plan.observations(data)
         num_rows = plan.num_rows
         table = AgentTable(
             obs,

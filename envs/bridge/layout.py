@@ -273,6 +273,7 @@ class MessagePlan:
 
     def __init__(self, groups: Sequence[LayoutGroup], num_rows: int) -> None:
         self.num_rows = num_rows
+        self._obs_shapes = [(num_rows, *sensor.shape) for sensor in groups[0].layout.sensors]
         sensors = groups[0].layout.sensors
         width = len(groups[0].layout.scalars)
         scalars = np.empty((num_rows, width), np.intp)
@@ -295,12 +296,16 @@ class MessagePlan:
         if any(group.layout.has_mask for group in groups):
             columns[ACTION_MASK] = slice(NUM_SCALAR_BYTES, width)
         # Columns of floats come first, so that they begin where a float may begin.
-        self._slices: dict[int, slice] = {}
+        slices: dict[int, slice] = {}
         self._num_scalars = 0
         for number, stretch in columns.items():
             end = self._num_scalars + num_rows * (stretch.stop - stretch.start)
-            self._slices[number] = slice(self._num_scalars, end)
+            slices[number] = slice(self._num_scalars, end)
             self._num_scalars = end
+        self._reward, self._group_reward = slices.get(REWARD), slices.get(GROUP_REWARD)
+        self._done, self._max_step = slices.get(DONE), slices.get(MAX_STEP_REACHED)
+        self._agent_id, self._group_id = slices.get(AGENT_ID), slices.get(GROUP_ID)
+        self._mask = slices.get(ACTION_MASK)
         scalar_index = [scalars[:, stretch].reshape(-1) for stretch in columns.values()]
         column_bits = [scalar_bits[:, stretch].reshape(-1) for stretch in columns.values()]
         self._index = np.concatenate([*scalar_index, *checked])
@@ -314,54 +319,43 @@ class MessagePlan:
         gathered &= self._bits
         if gathered[self._num_scalars :].tobytes() != self._structure:
             return None
+        # Written out, as a call for each of these costs more than what it would do.
+        reward, group_reward = self._reward, self._group_reward
+        done, max_step, mask = self._done, self._max_step, self._mask
         return Columns(
-            self._floats(gathered, REWARD),
-            self._floats(gathered, GROUP_REWARD),
-            self._truths(gathered, DONE),
-            self._truths(gathered, MAX_STEP_REACHED),
-            self._integers(gathered, AGENT_ID),
-            self._integers(gathered, GROUP_ID),
-            self._masks(gathered),
+            None if reward is None else gathered[reward].view(np.float32),
+            None if group_reward is None else gathered[group_reward].view(np.float32),
+            None if done is None else gathered[done] != 0,
+            None if max_step is None else gathered[max_step] != 0,
+            None if self._agent_id is None else self._integers(gathered[self._agent_id], AGENT_ID),
+            None if self._group_id is None else self._integers(gathered[self._group_id], GROUP_ID),
+            None if mask is None else (gathered[mask] != 0).reshape(self.num_rows, -1),
         )
 
-    def observations(self, data: bytes) -> list[NDArray[np.float32]]:
-        """Gives the floats of each sensor, (N, floats), after `read` has accepted the list."""
+    def observations(self, data: bytes) -> tuple[NDArray[np.float32], ...]:
+        """Gives each sensor's column, (N, *shape), after `read` has accepted the list."""
         found = []
-        for starts, item in zip(self._float_starts, self._float_items, strict=True):
+        for starts, item, shape in zip(
+            self._float_starts, self._float_items, self._obs_shapes, strict=True
+        ):
             num_bytes = item.itemsize
             if num_bytes == 0:
-                found.append(np.empty((self.num_rows, 0), np.float32))
+                found.append(np.empty(shape, np.float32))
                 continue
             # Every stretch of the message is an item of this array; fancy indexing copies ours.
             stretches = np.ndarray((len(data) - num_bytes + 1,), item, data, strides=(1,))
-            floats = stretches[starts].view(np.float32)
-            found.append(floats.reshape(self.num_rows, num_bytes // 4))
-        return found
+            found.append(stretches[starts].view(np.float32).reshape(shape))
+        return tuple(found)
 
-    def _floats(self, gathered: Bytes, number: int) -> NDArray[np.float32] | None:
-        stretch = self._slices.get(number)
-        return None if stretch is None else gathered[stretch].view(np.float32)
-
-    def _truths(self, gathered: Bytes, number: int) -> NDArray[np.bool_] | None:
-        stretch = self._slices.get(number)
-        return None if stretch is None else gathered[stretch] != 0
-
-    def _masks(self, gathered: Bytes) -> NDArray[np.bool_] | None:
-        masks = self._truths(gathered, ACTION_MASK)
-        return None if masks is None else masks.reshape(self.num_rows, -1)
-
-    def _integers(self, gathered: Bytes, number: int) -> NDArray[np.int32] | None:
+    def _integers(self, varints: Bytes, number: int) -> NDArray[np.int32]:
         """Gives varints as int32; the very array of the last call where nothing has changed."""
-        stretch = self._slices.get(number)
-        if stretch is None:
-            return None
-        raw = gathered[stretch].tobytes()
+        raw = varints.tobytes()
         last = self._last_integers.get(number)
         if last is not None and last[0] == raw:
             return last[1]
-        digits = gathered[stretch].reshape(self.num_rows, -1)
         # Only the lowest 32 bits count, as in protobuf.
-        integers = (digits @ DIGIT_WEIGHTS).astype(np.int32)
+        digits = varints.reshape(self.num_rows, -1)
+        integers: NDArray[np.int32] = (digits @ DIGIT_WEIGHTS).astype(np.int32)
         integers.setflags(write=False)
         self._last_integers[number] = (raw, integers)
         return integers

@@ -171,7 +171,9 @@ class Session:
         for _, behavior, _, going in parts:
             if going is not None:
                 behavior.lanes.require_unique(going.agent_id)
-        stats += self._inbox.read(message.unity_output.rl_output.side_channel)
+        side_channel = message.unity_output.rl_output.side_channel
+        if side_channel:
+            stats += self._inbox.read(side_channel)
         for behavior_id, behavior, ended, going in parts:
             # Terminals first, so that an id used again for the next episode gets a new lane.
             if ended is not None:
