@@ -80,7 +80,8 @@ class Run:
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
         seed = self._simulator_seed(self.storage.restore())
-        plan = plan_fleet(self.settings, self.storage.folder.logs, seed)
+        logs = self.storage.folder.fresh_logs(self.is_training)
+        plan = plan_fleet(self.settings, logs, seed)
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
             self.fleet = fleet

@@ -63,6 +63,13 @@ class RunFolder:
         self.store(name, keep=0).clear()
         self.onnx(name).unlink(missing_ok=True)
 
+    def fresh_logs(self, is_training: bool) -> Path:
+        """Gives the folder of simulator logs, without an earlier start's: a tail tells no lies."""
+        logs = self.logs if is_training else self.logs / "inference"
+        for old in logs.glob("Player-*"):
+            old.unlink()
+        return logs
+
     def write_configuration(self, yaml_text: str) -> None:
         """Writes the resolved settings; at the start of the run, so that a kill loses nothing."""
         _write(self.configuration, yaml_text)

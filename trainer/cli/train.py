@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = run.execute()
         say = reporter.error if outcome.exit_code == EXIT_NO_SIMULATORS else reporter.info
         say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")
-        if not run.is_finished:
+        if run.behaviors and not run.is_finished:
             reporter.info(f"Go on with: {resume_command(args)}")
     return outcome.exit_code
 

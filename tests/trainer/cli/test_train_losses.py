@@ -78,8 +78,8 @@ def test_simulator_that_never_dials_ends_the_run_without_restarting(tmp_path: Pa
     assert "ended before it dialled the trainer (exit code 3)" in said
     assert "Scripted end before dialling" in said
     assert "Restarting" not in said
+    assert "Go on with" not in said  # there is nothing to go on with
     assert time.monotonic() - started < 60  # it did not wait for timeout_wait
-    # Nothing was learned, so the next attempt needs neither --force nor --resume.
-    tiny_build(tmp_path)
-    tiny_yaml(tmp_path, max_steps=10)
-    ppo_train("settings.yaml", "--env", "tiny.x86_64", cwd=tmp_path)
+    # Nothing was learned, so the next attempt needs neither --force nor --resume; its log is new.
+    said = ppo_train("settings.yaml", "--env", build, cwd=tmp_path, exit_code=3)
+    assert said.count("Scripted end before dialling") == 1

@@ -1,0 +1,143 @@
+"""Gymnasium environments through the command line: all supported spaces, own modules, arguments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from trainer_process import checkpoint, ppo_train, write_yaml
+
+MODULE = '''
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
+
+BOX = Box(-2.0, 4.0, (3,), np.float32)
+ACTIONS = {
+    "multi_discrete": MultiDiscrete([3, 2]),
+    "multi_binary": MultiBinary(3),
+    "tuple": Tuple((Box(0.0, 10.0, (2,), np.float32), Discrete(4))),
+    "dict": Dict({"steer": Box(-1.0, 1.0, (1,), np.float32), "gears": MultiDiscrete([2, 5])}),
+    "text": Text(5),
+}
+OBSERVATIONS = {
+    "dict": Dict({"far": Discrete(4), "near": BOX}),
+    "tuple": Tuple((BOX, MultiBinary(2), Discrete(3))),
+    "discrete": Discrete(6),
+    "box": BOX,
+}
+
+
+class Own(gymnasium.Env):
+    """Episodes of 10 steps that pay `bonus` per step; refuses actions outside of its space."""
+
+    def __init__(self, acts="multi_discrete", sees="box", bonus=1.0):
+        self.action_space = ACTIONS[acts]
+        self.observation_space = OBSERVATIONS[sees]
+        self.bonus = bonus
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.left = 10
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        if action not in self.action_space:
+            raise ValueError(f"{action!r} is not in {self.action_space}")
+        self.left -= 1
+        return self.observation_space.sample(), self.bonus, self.left == 0, False, {}
+'''
+
+
+@pytest.fixture
+def cwd(tmp_path: Path) -> Path:
+    (tmp_path / "my_module.py").write_text(MODULE)
+    settings(tmp_path)
+    return tmp_path
+
+
+def settings(folder: Path, **env_kwargs: Any) -> None:
+    behavior = {
+        "trainer_type": "ppo",
+        "hyperparameters": {"batch_size": 32, "buffer_size": 64},
+        "network_settings": {"normalize": True, "hidden_units": 8},
+        "max_steps": 200,
+        "summary_freq": 100,
+    }
+    env = {"env_path": "gym:my_module:Own", "num_areas": 2, "env_kwargs": env_kwargs}
+    write_yaml(folder / "own.yaml", {"behaviors": {"Own": behavior}, "env_settings": env})
+
+
+# Per case: continuous actions, branches, and the length of each sensor.
+@pytest.mark.parametrize(
+    ("acts", "sees", "num_continuous", "branches", "sensors"),
+    [
+        ("multi_discrete", "dict", 0, [3, 2], [4, 3]),
+        ("multi_binary", "tuple", 0, [2, 2, 2], [3, 2, 3]),
+        ("tuple", "discrete", 2, [4], [6]),
+        ("dict", "box", 1, [2, 5], [3]),
+    ],
+)
+def test_spaces_are_trained_on_and_exported(
+    cwd: Path, acts: str, sees: str, num_continuous: int, branches: list[int], sensors: list[int]
+) -> None:
+    settings(cwd, acts=acts, sees=sees)
+    said = ppo_train("own.yaml", cwd=cwd)
+    assert "Own. Step: 200." in said
+    state = checkpoint(cwd / "results" / "ppo", "Own")
+    assert state["num_updates"] == 3
+    assert state["spec"]["continuous_size"] == num_continuous
+    assert state["spec"]["discrete_branches"] == branches
+    model = onnxruntime.InferenceSession(cwd / "results" / "ppo" / "Own.onnx")
+    feed = {f"obs_{i}": np.ones((2, size), np.float32) for i, size in enumerate(sensors)}
+    if branches:
+        feed["action_masks"] = np.ones((2, sum(branches)), np.float32)
+    if num_continuous:
+        assert model.run(["continuous_actions"], feed)[0].shape == (2, num_continuous)
+    assert model.run(["discrete_actions"], feed)[0].shape == (2, len(branches))
+
+
+def test_constructor_arguments_from_the_file_change_the_reward(cwd: Path) -> None:
+    settings(cwd, bonus=2.5)
+    said = ppo_train("own.yaml", cwd=cwd)
+    # 10 steps of 2.5 in every episode.
+    assert re.search(r"Step: 100\. .*Mean Reward: 25\.000\. Std of Reward: 0\.000\.", said), said
+    played = ppo_train("eval", "--run-id", "ppo", "--episodes", 2, cwd=cwd)
+    assert "Own: mean return 25.00, std 0.00" in played
+
+
+def test_env_flag_wins_over_the_file(cwd: Path) -> None:
+    said = ppo_train("own.yaml", "--env", "gym:CartPole-v1", "--num-envs", 2, cwd=cwd)
+    # One behaviour in the file: the environment takes its name, whatever it is.
+    assert (
+        "Behavior Own: observations obs (4,); actions 0 continuous, discrete branches [2]" in said
+    )
+    assert said.count("Connected to Unity environment") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "kwargs", "exit_code", "message"),
+    [
+        (
+            (),
+            {"acts": "text"},
+            3,
+            r"Text\(1, 5, .*",
+        ),
+        ((), {"bonos": 2}, 3, r"bonos.*Correct env_settings\.env_kwargs; it takes .*bonus"),
+        (("--env", "gym:CartPol-v1"), {}, 3, r"gym:CartPol-v1: .*Did you mean CartPole-v1"),
+        (("--env", "gym:my_modul:Own"), {}, 3, r"my_modul"),
+        (("--env", "gym:"), {}, 2, r"error: --env gym: names no environment"),
+    ],
+)
+def test_environment_that_cannot_be_used_is_told_once(
+    cwd: Path, words: tuple[str, ...], kwargs: dict[str, Any], exit_code: int, message: str
+) -> None:
+    settings(cwd, **kwargs)
+    said = ppo_train("own.yaml", *words, cwd=cwd, exit_code=exit_code)
+    assert re.search(message, said), said
