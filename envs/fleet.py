@@ -335,10 +335,7 @@ class Fleet:
         if self._plan.launch is None:
             advice = f"Press Play in a scene whose ML-Agents port is {simulator.port}. " + advice
         else:
-            advice = (
-                "Its scene needs an Agent that asks for decisions, and its machine no HTTP_PROXY. "
-                + advice
-            )
+            advice = "Does its scene hold an Agent that asks for decisions? " + advice
         self._lose(simulator, SimulatorDidNotStartError, what, advice)
 
     def _lose_ended(self, simulator: Simulator, exit_code: int) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from envs.errors import SimulatorDidNotStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 4000
@@ -70,6 +70,19 @@ def log_path(plan: LaunchPlan, logs_dir: Path, simulator: int) -> Path:
     if plan.kind == "unity" and "-logfile" in names:
         return Path(plan.env_args[names.index("-logfile") + 1])
     return logs_dir / f"Player-{simulator}.log"
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Gives a simulator's environment: ours, but no proxy stands between it and the trainer.
+
+    gRPC sends even what is for localhost through HTTP_PROXY, which no proxy passes on.
+    """
+    found = dict(ours)
+    known = ours.get("no_proxy") or ours.get("NO_PROXY")
+    found["no_proxy"] = ",".join([*([known] if known else []), "localhost", "127.0.0.1"])
+    found["NO_PROXY"] = found["no_proxy"]
+    found.pop("no_grpc_proxy", None)  # it would count instead of no_proxy
+    return found
 
 
 class SimulatorProcess:
@@ -120,6 +133,7 @@ class SimulatorProcess:
                     stdout=output or subprocess.DEVNULL,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    env=environment(os.environ),
                 )
             finally:
                 if output:

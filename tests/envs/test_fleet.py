@@ -291,6 +291,15 @@ def test_relaunch_starts_new_processes_and_voids_all_lanes(tmp_path: Path) -> No
         assert sorted(trainer.lanes[0] + trainer.lanes[1]) == [0, 1, 2, 3]
 
 
+def test_proxy_of_the_machine_does_not_stand_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # port 9: nobody is there
+    with Fleet(plan(scripted(), tmp_path)) as fleet:
+        Trainer(fleet).run_until(num_messages=2)
+
+
 def test_base_port_numbers_the_ports(tmp_path: Path) -> None:
     with Fleet(plan(scripted(), tmp_path)) as fleet:
         free = fleet.ports[0]

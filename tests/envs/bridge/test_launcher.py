@@ -13,6 +13,7 @@ from envs.bridge.launcher import (
     LaunchPlan,
     SimulatorProcess,
     arguments,
+    environment,
     exit_words,
     log_path,
     log_tail,
@@ -59,6 +60,18 @@ def test_gym_arguments_end_with_the_port() -> None:
     launch = LaunchPlan(command=("python", "-m", "envs.gym"), kind="gym")
     found = arguments(launch, simulator=0, port=9, log=Path("/l"))
     assert found == ["python", "-m", "envs.gym", "--mlagents-port", "9"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "no_proxy"),
+    [
+        ({}, "localhost,127.0.0.1"),
+        ({"NO_PROXY": "a.example"}, "a.example,localhost,127.0.0.1"),
+        ({"no_proxy": "b.example", "no_grpc_proxy": ""}, "b.example,localhost,127.0.0.1"),
+    ],
+)
+def test_no_proxy_is_extended(ours: dict[str, str], no_proxy: str) -> None:
+    assert environment(ours) == {"no_proxy": no_proxy, "NO_PROXY": no_proxy}
 
 
 @pytest.mark.parametrize(
