@@ -130,7 +130,7 @@ def test_crash_costs_only_its_own_lanes_and_is_restarted(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("misbehaviour", "kind", "words"),
     [
-        ("--hang-at", SimulatorTimedOutError, "did not answer within 3 s"),
+        ("--hang-at", SimulatorTimedOutError, "did not answer within 6 s"),
         ("--goodbye-at", SimulatorClosedError, "said goodbye"),
         ("--nan-at", BadDataError, "sensor 'Vector' holds nan"),
     ],
@@ -139,7 +139,7 @@ def test_every_misbehaviour_has_its_own_words_and_is_restarted(
     tmp_path: Path, misbehaviour: str, kind: type[SimulatorError], words: str
 ) -> None:
     launch = scripted(misbehaviour, 2, "--only-once", tmp_path / "done")
-    with Fleet(plan(launch, tmp_path, timeout_wait_s=3.0)) as fleet:
+    with Fleet(plan(launch, tmp_path, timeout_wait_s=6.0)) as fleet:
         old_pid = fleet.pids[0]
         assert old_pid is not None
         trainer = Trainer(fleet)

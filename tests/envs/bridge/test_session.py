@@ -437,20 +437,20 @@ def test_silence_past_timeout_wait_is_told_apart_by_phase() -> None:
         assert isinstance(loss.error, SimulatorDidNotStartError)
         assert "did not dial the trainer within 0.2 s" in str(loss.error)
         assert "Press Play" in str(loss.error)
-    with fleet_and_client(timeout_wait_s=0.5) as (fleet, client):
+    with fleet_and_client(timeout_wait_s=1.5) as (fleet, client):
         connect(fleet, client)
         loss = receive_loss(fleet)
         assert isinstance(loss.error, SimulatorTimedOutError)
-        assert "did not answer within 0.5 s" in str(loss.error)
+        assert "did not answer within 1.5 s" in str(loss.error)
         assert "env_settings.timeout_wait" in str(loss.error)
 
 
 def test_simulator_that_waits_for_the_trainer_never_times_out() -> None:
-    with fleet_and_client(timeout_wait_s=0.5) as (fleet, client):
+    with fleet_and_client(timeout_wait_s=1.5) as (fleet, client):
         connect(fleet, client)
         future = client.send(step({BEHAVIOR: [agent(1)]}, [brain()]))
         receive(fleet)
-        assert fleet.recv(timeout_s=0.8) == []
+        assert fleet.recv(timeout_s=1.8) == []
         fleet.send(0, {})
         assert answer(future).header.status == 200
 
