@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from trainer_process import ppo_train, tiny_build, tiny_yaml
+
+from trainer.cli.main import main
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,24 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     settings = tiny_yaml(cwd, network_settings__normalize=True, checkpoint_interval=800)
     words = ("--env", build.name, "--num-envs", 2, "--seed", 1, "--run-id", "first")
     return FinishedRun(cwd, settings, build, ppo_train(settings.name, *words, cwd=cwd))
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs a command that is a mistake, in this process, and gives what it says of it.
+
+    Importing torch takes seconds, so commands that start nothing need no process of their own.
+    """
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def run(*words: object, cwd: Path) -> str:
+        monkeypatch.chdir(cwd)
+        assert main([str(word) for word in words]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert "Traceback" not in said
+        return said
+
+    return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,10 @@ def test_export_of_an_older_step_goes_to_another_folder_and_acts_like_its_checkp
     assert found.discrete.tolist() == acted.discrete.tolist()
 
 
-def test_export_of_a_missing_run_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
-    said = ppo_train("export", "--run-id", "first", cwd=tmp_path, exit_code=2)
-    assert said == (
+def test_export_of_a_missing_run_is_one_message_and_exit_code_2(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    assert refused("export", "--run-id", "first", cwd=tmp_path) == (
         "error: results/first holds no run (configuration.yaml is missing). There are none yet. "
         "Choose one with --run-id and --results-dir.\n"
     )
