@@ -206,10 +206,10 @@ class CheckpointStore:
                 continue
             which = "The one before it" if i == broken - 1 else "Another one"
             step = checkpoints[i].step
-            return f"{which} (step {step}) is complete: resume with --resume --from-step {step}."
+            return f"{which} (step {step}) is complete: choose it with --from-step {step}."
         return (
             f"No other checkpoint in {self.folder} is complete: restore the folder from a copy, "
-            f"or start again with --force."
+            f"or train again (--force)."
         )
 
     def _nothing_here(self) -> str:
@@ -219,11 +219,11 @@ class CheckpointStore:
             return (
                 f"{self.folder} has a {NEWEST}, but no {MANIFEST} that lists it: the run was "
                 f"stopped while it saved for the first time, or the file was copied here. To start "
-                f"from its weights set init_path: {newest}; to start again use --force."
+                f"from its weights set init_path: {newest}; to train again use --force."
             )
         return (
             f"{self.folder} has no checkpoint (no {MANIFEST}). Expected a run that has saved at "
-            f"least once: check --run-id and --results-dir, or start without --resume."
+            f"least once: check --run-id and --results-dir."
         )
 
     def _without_leftovers(self, manifest: _Manifest) -> _Manifest:

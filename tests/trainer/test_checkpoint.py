@@ -197,7 +197,7 @@ def test_damaged_newest_is_reported_and_the_one_before_it_offered(folder: Path) 
     assert text.startswith(f"Checkpoint {folder / 'Walker-960000.pt'} is damaged (checksum ")
     assert "manifest says" in text
     assert text.endswith(
-        "The one before it (step 480000) is complete: resume with --resume --from-step 480000."
+        "The one before it (step 480000) is complete: choose it with --from-step 480000."
     )
     assert store.load(480000)[0]["step"] == 480000
     assert issubclass(CheckpointError, UserError)  # no stack trace, exit code 2

@@ -111,10 +111,10 @@ def test_damaged_checkpoint_names_the_one_before_which_can_be_resumed(
     newest.write_bytes(content)
     said = refused(*WORDS, "--run-id", "first", "--resume", cwd=run.cwd)
     assert f"Checkpoint results/first/1D/1D-{steps[-1]}.pt is damaged" in said
-    advice = re.search(r"resume with (--resume --from-step \d+)\.", said)
+    advice = re.search(r"choose it with (--from-step \d+)\.", said)
     assert advice, said
-    assert advice[1] == f"--resume --from-step {steps[-2]}"
-    said = ppo_train(*WORDS, "--run-id", "first", *advice[1].split(), cwd=run.cwd)
+    assert advice[1] == f"--from-step {steps[-2]}"
+    said = ppo_train(*WORDS, "--run-id", "first", "--resume", *advice[1].split(), cwd=run.cwd)
     assert f"Resuming training from step {steps[-2]}." in said
     assert checkpoint(run.folder, "1D")["step"] >= 3000
     assert event_steps(run.folder / "1D") == list(range(500, 3001, 500))
