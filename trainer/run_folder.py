@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.atomic_file import atomic_copy, atomic_write
-from trainer.checkpoint import CheckpointStore, SavedCheckpoint
+from trainer.checkpoint import MANIFEST, CheckpointStore, SavedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,14 @@ class RunFolder:
 
     def saved_behaviors(self) -> list[str]:
         """Gives the behaviours that have a checkpoint."""
-        return sorted(path.parent.name for path in self.path.glob("*/manifest.json"))
+        found = self.path.rglob(MANIFEST)
+        return sorted(path.parent.relative_to(self.path).as_posix() for path in found)
 
     def clear(self, name: str) -> None:
-        """Deletes what an earlier run has saved of a behaviour."""
+        """Deletes what an earlier run has saved and drawn of a behaviour."""
         self.store(name, keep=0).clear()
+        for events in self.behavior(name).glob("events.out.tfevents.*"):
+            events.unlink()
         self.onnx(name).unlink(missing_ok=True)
 
     def fresh_logs(self, is_training: bool) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from trainer.behavior import Behavior
-from trainer.checkpoint import CheckpointStore, State, load_file
+from trainer.checkpoint import CheckpointError, CheckpointStore, State, load_file
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
 from trainer.export_onnx import export
@@ -15,11 +18,15 @@ from trainer.timers import Timers
 from trainer.training_status import TrainingStatus
 
 
+class NotFiniteError(CheckpointError):
+    """A policy that nobody can go on with, and that therefore is not saved."""
+
+
 class RunStorage:
     """The run's folder: checkpoints, exports, and the files that say how the run is doing."""
 
     def __init__(self, settings: RunSettings, reporter: Reporter, from_step: int | None) -> None:
-        """Opens the folder as resume and force allow, and writes the resolved settings into it.
+        """Opens the folder as resume and force allow; leaves what is in it as it is.
 
         Args:
             settings: resolved.
@@ -35,17 +42,20 @@ class RunStorage:
         self._stores: dict[str, CheckpointStore] = {}
         self._states: dict[str, State | None] = {}  # read before any simulator starts
         self._status = TrainingStatus(self.folder.training_status, goes_on=self._checkpoints.resume)
-        if not self._checkpoints.inference or not self.folder.configuration.exists():
-            self.folder.write_configuration(dump(settings))
 
     def restore(self) -> int:
         """Reads what behaviours start from, before any simulator starts: mistakes show at once.
+
+        Once all of it could be read the folder becomes this run's: with force an earlier run's
+        checkpoints are deleted, and the resolved settings are written.
 
         Returns:
             The steps that the run goes on from, all behaviours together.
         """
         resume = self._checkpoints.resume
-        saved = self.folder.saved_behaviors() if resume else []
+        # A run that starts from its own weights and then overwrites them must have read them all.
+        is_own_source = self._checkpoints.initialize_from == self._checkpoints.run_id
+        saved = self.folder.saved_behaviors() if resume or is_own_source else []
         if self._settings.default_settings is None:
             saved = [name for name in saved if name in self._settings.behaviors]
         total = 0
@@ -54,7 +64,18 @@ class RunStorage:
             state = self._states[name] = self._load(name, step)
             if state is not None and resume:
                 total += int(state["step"])
+        self._take_folder()
         return total
+
+    def _take_folder(self) -> None:
+        """Replaces an earlier run's files; acting alone leaves them as they are."""
+        chosen = self._checkpoints
+        if chosen.inference and self.folder.configuration.exists():
+            return
+        if chosen.force and not chosen.resume and not chosen.inference:
+            for name in self.folder.saved_behaviors():
+                self.folder.clear(name)
+        self.folder.write_configuration(dump(self._settings))
 
     def take_state(self, name: str) -> State | None:
         """Gives the state that a behaviour starts from: its own, another run's, or none."""
@@ -70,13 +91,21 @@ class RunStorage:
         Args:
             behavior: as it is now.
             is_final: this is how the run ends; the policy becomes `<Behaviour>.onnx`.
+
+        Raises:
+            NotFiniteError: the policy has diverged; nothing was written.
         """
+        store = self._store(behavior.name)
+        state = behavior.state_dict()
+        step, policy = state["step"], state["policy"]
+        assert isinstance(step, int)
+        assert isinstance(policy, dict)
+        _require_finite(behavior.name, step, policy, store)
         behavior.metrics.flush()
         behavior.plan_next_checkpoint()
-        store = self._store(behavior.name)
         saved = store.save(
-            behavior.state_dict(),
-            behavior.step,
+            state,
+            step,
             behavior.mean_recent_return,
             lambda path: export(behavior.policy, behavior.spec, path),
             is_final=is_final,
@@ -123,3 +152,30 @@ class RunStorage:
         if self._checkpoints.resume:
             self._reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
         return None
+
+
+def _require_finite(
+    behavior: str, step: int, policy: Mapping[str, Tensor], store: CheckpointStore
+) -> None:
+    """Raises before a diverged policy becomes the checkpoint that a run would go on from."""
+    broken = [
+        name
+        for name, tensor in policy.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if not broken:
+        return
+    checkpoints = store.checkpoints
+    if checkpoints:
+        good = checkpoints[-1]
+        way_out = (
+            f"The last good checkpoint is {good.path} (step {good.step}): go on from there with "
+            f"--resume"
+        )
+    else:
+        way_out = "There is no earlier checkpoint: start again with --force"
+    raise NotFiniteError(
+        f"Behavior '{behavior}' at step {step}: {broken[0]} of its policy holds NaN or infinite "
+        f"numbers, expected finite ones: learning has diverged. It is not saved. {way_out}, and "
+        f"with a lower learning_rate or with max_grad_norm."
+    )

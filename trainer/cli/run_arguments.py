@@ -48,7 +48,7 @@ def chosen_behaviors(args: argparse.Namespace, folder: RunFolder) -> list[str]:
     Raises:
         UserError: none has a checkpoint, or not the one that was asked for.
     """
-    found = sorted(path.parent.name for path in folder.path.glob("*/manifest.json"))
+    found = folder.saved_behaviors()
     if args.behavior is None and found:
         return found
     if args.behavior in found:

@@ -1,0 +1,179 @@
+"""What a run does to its folder: nothing before it can start, and nothing that is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from mlagents_envs.base_env import ObservationType as Kind
+
+from trainer.behavior import Behavior
+from trainer.config.errors import UserError
+from trainer.config.settings import RunSettings
+from trainer.reporter import Reporter
+from trainer.run_storage import NotFiniteError, RunStorage
+
+SPEC = BehaviorSpec(
+    [ObservationSpec((2,), (DimensionProperty.NONE,), Kind.DEFAULT, "eyes")], ActionSpec(1, (2,))
+)
+
+
+def settings_of(results: Path, *names: str, **chosen: object) -> RunSettings:
+    network = {"hidden_units": 8, "num_layers": 1, "normalize": True}
+    return RunSettings.model_validate(
+        {
+            "behaviors": {name: {"network_settings": network} for name in names},
+            "env_settings": {"seed": 1},
+            "checkpoint_settings": {"run_id": "run", "results_dir": str(results), **chosen},
+        }
+    )
+
+
+def storage_of(settings: RunSettings) -> RunStorage:
+    return RunStorage(settings, Reporter(), from_step=None)
+
+
+@contextmanager
+def behavior_of(settings: RunSettings, storage: RunStorage, name: str) -> Iterator[Behavior]:
+    behavior = Behavior(
+        name,
+        SPEC,
+        settings.for_behavior(name),
+        storage.folder.behavior(name),
+        seed=3,
+        device=torch.device("cpu"),
+        is_training=True,
+        state=None,
+        starts_at_zero=False,
+    )
+    try:
+        yield behavior
+    finally:
+        behavior.metrics.close()
+
+
+def earlier_run(results: Path, *names: str) -> RunSettings:
+    """Leaves a run with a final checkpoint of each behaviour."""
+    settings = settings_of(results, *names)
+    storage = storage_of(settings)
+    storage.restore()
+    for name in names:
+        with behavior_of(settings, storage, name) as behavior:
+            storage.save(behavior, is_final=True)
+    return settings
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_force_leaves_nothing_of_behaviors_that_the_new_run_lacks(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker", "team/Goalkeeper")
+    run = tmp_path / "run"
+    (run / "notes.txt").write_text("mine")
+    assert (run / "Walker.onnx").exists()
+    storage = storage_of(settings_of(tmp_path, "Runner", force=True))
+    before = files(run)
+    assert storage.folder.saved_behaviors() == ["Walker", "team/Goalkeeper"]
+    assert files(run) == before  # nothing is deleted before it is known what the run starts from
+    storage.restore()
+    assert storage.folder.saved_behaviors() == []
+    assert files(run).keys() == {
+        "notes.txt",
+        "configuration.yaml",
+        "run_logs/training_status.json",
+    }
+
+
+def test_force_may_start_from_the_weights_that_it_overwrites(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker", "Runner")
+    chosen = {"force": True, "initialize_from": "run"}
+    settings = settings_of(tmp_path, "Walker", **chosen).model_copy(
+        update={"default_settings": settings_of(tmp_path, "A").behaviors["A"]}
+    )
+    storage = storage_of(settings)
+    assert storage.restore() == 0
+    assert storage.folder.saved_behaviors() == []
+    for name in ("Walker", "Runner"):  # Runner is not listed: default_settings are its own
+        state = storage.take_state(name)
+        assert state is not None
+        assert state["behavior"] == name
+
+
+@pytest.mark.parametrize("chosen", [{"resume": True}, {"resume": True, "force": True}])
+def test_resume_deletes_no_checkpoint(tmp_path: Path, chosen: dict[str, bool]) -> None:
+    earlier_run(tmp_path, "Walker", "Runner")
+    storage = storage_of(settings_of(tmp_path, "Walker", **chosen))
+    storage.restore()
+    assert storage.folder.saved_behaviors() == ["Runner", "Walker"]
+
+
+@pytest.mark.parametrize("chosen", ["resume", "force"])
+def test_start_that_fails_leaves_the_folder_as_it_is(tmp_path: Path, chosen: str) -> None:
+    earlier_run(tmp_path, "Walker")
+    run = tmp_path / "run"
+    for path in run.glob("Walker/*.pt"):
+        path.write_bytes(b"damaged")
+    before = files(run)
+    # With force the weights should come from the damaged file; with resume they do anyhow.
+    more = {"initialize_from": "run"} if chosen == "force" else {}
+    storage = storage_of(settings_of(tmp_path, "Walker", "New", **{chosen: True}, **more))
+    with pytest.raises(UserError, match=r"Walker.*\.pt"):
+        storage.restore()
+    assert files(run) == before
+
+
+def test_inference_keeps_checkpoints_and_configuration(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    before = files(tmp_path / "run")
+    storage_of(settings_of(tmp_path, "Walker", inference=True, force=True)).restore()
+    assert files(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["weights", "normalizer"])
+def test_policy_that_diverged_is_not_saved(tmp_path: Path, broken: float, where: str) -> None:
+    settings = settings_of(tmp_path, "Walker")
+    storage = storage_of(settings)
+    storage.restore()
+    with behavior_of(settings, storage, "Walker") as behavior:
+        assert behavior.policy.normalizer is not None
+        tensor = behavior.policy.mean_head.weight
+        if where == "normalizer":
+            tensor = next(t for t in behavior.policy.normalizer.buffers() if t.dim())
+        good = tensor.detach().clone()
+
+        with torch.no_grad():
+            tensor.view(-1)[0] = broken
+        with pytest.raises(NotFiniteError) as caught:
+            storage.save(behavior)
+        assert str(caught.value).startswith("Behavior 'Walker' at step 0: ")
+        assert "There is no earlier checkpoint: start again with --force" in str(caught.value)
+        assert storage.folder.saved_behaviors() == []
+
+        with torch.no_grad():
+            tensor.copy_(good)
+        storage.save(behavior)
+        before = files(tmp_path / "run")
+        behavior.step = 500
+        with torch.no_grad():
+            tensor.view(-1)[0] = broken
+        with pytest.raises(NotFiniteError) as caught:
+            storage.save(behavior, is_final=True)
+    text = str(caught.value)
+    assert text.startswith("Behavior 'Walker' at step 500: ")
+    last = tmp_path / "run" / "Walker" / "Walker-0.pt"
+    assert f"The last good checkpoint is {last} (step 0): go on from there with --resume" in text
+    after = files(tmp_path / "run")
+    assert {name: after[name] for name in before if "tfevents" not in name} == {
+        name: content for name, content in before.items() if "tfevents" not in name
+    }
+    assert after.keys() == before.keys()
