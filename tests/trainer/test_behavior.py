@@ -188,6 +188,21 @@ def test_ratio_of_the_first_minibatch_is_one_after_the_normalizer_has_changed(ma
     assert behavior.num_updates == 4
 
 
+def test_normalizer_takes_in_each_observation_that_was_learnt_from_once(make: Make) -> None:
+    behavior = make(hyperparameters={"num_epoch": 3})
+    normalizer = behavior.policy.normalizer
+    assert normalizer is not None
+    seen = np.zeros((1, 2))  # the imagined row
+    for update in range(2):
+        play(behavior, 4, moment=10 * update)
+        for step in range(4):
+            batch = columns(LANES, [0.0] * CROWD, 10 * update + step)
+            seen = np.concatenate([seen, batch["obs"][0]])
+        behavior.learn()
+    assert normalizer.steps.item() == 1 + 2 * 4 * CROWD
+    assert normalizer.mean.numpy() == approx(seen.mean(axis=0), rel=1e-6)
+
+
 def test_open_rows_are_the_only_ones_of_an_older_policy(make: Make) -> None:
     behavior = make(hyperparameters={"num_epoch": 1})
     reward = [0.0] * CROWD

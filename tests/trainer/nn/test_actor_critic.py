@@ -35,7 +35,9 @@ def policy_of(
     **network: Any,
 ) -> ActorCritic:
     torch.manual_seed(0)
-    settings = NetworkSettings(**{"hidden_units": 16, "num_layers": 1, **network})
+    settings = NetworkSettings(
+        **{"hidden_units": 16, "num_layers": 1, "initial_log_std": -0.7, **network}
+    )
     spec = spec_of([(2,), (3,)], continuous, branches)
     policy = ActorCritic("Crab", spec, settings, num_signals, shared_critic)
     with torch.no_grad():  # heads start small; here they are to matter
