@@ -68,7 +68,9 @@ class AgentLanes:
 
     def require_unique(self, agent_ids: Int32) -> None:
         """Raises BadDataError when an id stands twice among those that ask for a decision."""
-        if agent_ids is self._last_ids or len(np.unique(agent_ids)) == len(agent_ids):
+        if agent_ids is self._last_ids or (agent_ids[1:] > agent_ids[:-1]).all():
+            return  # the usual cases: as in the last message, or in order
+        if len(np.unique(agent_ids)) == len(agent_ids):
             return
         ids, counts = np.unique(agent_ids, return_counts=True)
         raise BadDataError(

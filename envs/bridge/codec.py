@@ -18,13 +18,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Bool, Float32, Int32
-from envs.bridge.layout import (
-    IrregularError,
-    MessagePlan,
-    RecordLayout,
-    group_by_layout,
-    record_starts,
-)
+from envs.bridge.layout import AGENT_ID, GROUP_ID, IrregularError, RecordLayout
+from envs.bridge.plan import DIGIT_WEIGHTS, Planner
 from envs.bridge.proto import columns_pb2, communicator_pb2
 from envs.errors import BadDataError
 from envs.spec import (
@@ -35,10 +30,6 @@ from envs.spec import (
     ObservationType,
     sum_of_branches,
 )
-
-# Lists of one behaviour have few lengths (all agents, some agents); more are forgotten.
-MAX_PLANS = 8
-MAX_LAYOUTS = 32
 
 UNREADABLE = (
     "the simulator sent bytes that are no message of ML-Agents' protocol. Is something else than a "
@@ -133,8 +124,8 @@ class AgentDecoder:
         self._spec = spec
         self._shapes = [tuple(int(size) for size in o.shape) for o in spec.observation_specs]
         self._num_branches = sum_of_branches(spec)
-        self._plans: dict[int, MessagePlan] = {}
-        self._layouts: list[RecordLayout] = []
+        self._planner = Planner(self._num_branches, self._require_shapes)
+        self._last_integers: dict[int, tuple[bytes, Int32]] = {}
         self._no_integers = np.zeros(0, np.int32)
 
     def decode(self, data: bytes) -> AgentTable | None:
@@ -145,15 +136,10 @@ class AgentDecoder:
         """
         if not data:
             return None
-        plan = self._plans.get(len(data))
-        columns = plan.read(data) if plan is not None else None
-        if plan is None or columns is None:
-            try:
-                plan = self._plan(data)
-            except IrregularError:
-                return self._decode_ordinarily(data)
-            columns = plan.read(data)
-            assert columns is not None, "a plan must read the list that it was made from"
+        try:
+            plan, columns = self._planner.read(data)
+        except IrregularError:
+            return self._decode_ordinarily(data)
         obs = plan.observations(data)
         num_rows = plan.num_rows
         table = AgentTable(
@@ -162,8 +148,8 @@ class AgentDecoder:
             _given_or_zeros(columns.group_reward, num_rows),
             columns.done,
             columns.max_step_reached,
-            self._given_or_zeros(columns.agent_id, num_rows),
-            self._given_or_zeros(columns.group_id, num_rows),
+            self._integers(AGENT_ID, columns.agent_id, num_rows),
+            self._integers(GROUP_ID, columns.group_id, num_rows),
             self._allowed(columns.forbidden, num_rows),
         )
         for column in (*obs, columns.reward, columns.group_reward):
@@ -171,27 +157,22 @@ class AgentDecoder:
                 self._refuse_infinity(table)
         return table
 
-    def _plan(self, data: bytes) -> MessagePlan:
-        """Makes the plan for lists like this one, and keeps it for the next."""
-        groups = group_by_layout(data, record_starts(data), self._layouts, self._num_branches)
-        for group in groups:
-            self._require_shapes(data, int(group.starts[0]), group.layout)
-        if len(self._layouts) > MAX_LAYOUTS:
-            self._layouts.clear()
-        if len(self._plans) >= MAX_PLANS:
-            del self._plans[next(iter(self._plans))]
-        num_rows = sum(len(group.rows) for group in groups)
-        plan = self._plans[len(data)] = MessagePlan(groups, num_rows)
-        return plan
-
-    def _given_or_zeros(self, column: Int32 | None, num_rows: int) -> Int32:
-        """Gives a column that no agent may have sent; zeros are shared, and read-only."""
-        if column is not None:
-            return column
-        if len(self._no_integers) != num_rows:
-            self._no_integers = np.zeros(num_rows, np.int32)
-            self._no_integers.setflags(write=False)
-        return self._no_integers
+    def _integers(self, number: int, digits: NDArray[np.uint8] | None, num_rows: int) -> Int32:
+        """Gives varints as numbers: shared, read-only, the last array if nothing has changed."""
+        if digits is None:  # no agent has sent any
+            if len(self._no_integers) != num_rows:
+                self._no_integers = np.zeros(num_rows, np.int32)
+                self._no_integers.setflags(write=False)
+            return self._no_integers
+        raw = digits.tobytes()
+        last = self._last_integers.get(number)
+        if last is not None and last[0] == raw:
+            return last[1]
+        # Only the lowest 32 bits count, as in protobuf.
+        integers: Int32 = (digits @ DIGIT_WEIGHTS).astype(np.int32)
+        integers.setflags(write=False)
+        self._last_integers[number] = (raw, integers)
+        return integers
 
     def _allowed(self, forbidden: Bool | None, num_rows: int) -> Bool | None:
         """Turns a mask around; one that no agent has sent allows everything."""
@@ -238,14 +219,12 @@ class AgentDecoder:
             self._refuse_infinity(table)
         return table
 
-    def _require_shapes(self, data: bytes, start: int, layout: RecordLayout) -> None:
-        """Checks a layout's observations against the spec; `start` is where one such record is."""
+    def _require_shapes(self, record: bytes, layout: RecordLayout) -> None:
+        """Checks a layout's observations against the spec; `record` is one such record."""
         found = [(s.shape, s.is_compressed, s.floats.num_bytes) for s in layout.sensors]
         expected = [(shape, False, 4 * math.prod(shape)) for shape in self._shapes]
         if found != expected:
-            records = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(
-                data[start : start + layout.num_bytes]
-            )
+            records = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(record)
             self._require_observations(records.value[0].id, found)
 
     def _require_observations(
@@ -337,9 +316,9 @@ class ActionEncoder:
     def encode(self, actions: Actions) -> bytes:
         """Gives the ListAgentActionProto that holds both the typed and the deprecated lists."""
         num_rows = len(actions)
-        if len(self._block) != num_rows:
+        if len(self._block) < num_rows:
             self._block = np.tile(self._template, (num_rows, 1))
-        block = self._block
+        block = self._block[:num_rows]
         width = 4 * self._num_continuous
         if width:
             raw = np.ascontiguousarray(actions.continuous, np.float32).view(np.uint8)

@@ -1,16 +1,15 @@
-"""Where in the bytes of agent records each number lies, so that numpy can gather whole columns.
+"""Where in the bytes of an agent's record each number lies.
 
 A message of one behaviour is a list of AgentInfoProto records. Records of one kind differ only in
 their numbers; tags, lengths and names (the *structure*) are the same byte for byte. A RecordLayout
-is what one record looks like; a MessagePlan is the same for a whole list, and reads the next list
-that has the same structure with a handful of numpy calls, whatever mixture of records it holds.
+is what one record looks like; plan.py reads whole lists by it.
 
-Letters: N agents of the list, L sum of branch sizes.
+Letters: L sum of branch sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,7 +56,6 @@ def _scalar_slices() -> dict[int, slice]:
 
 
 SCALARS = _scalar_slices()
-DIGIT_WEIGHTS = np.array([1 << 7 * digit for digit in range(WIDTHS[AGENT_ID])], np.int64)
 
 
 class Span(NamedTuple):
@@ -241,156 +239,3 @@ def record_starts(data: bytes) -> list[int]:
     if position != end:
         raise IrregularError("the last record is cut off")
     return starts
-
-
-class LayoutGroup(NamedTuple):
-    """The rows of a list that have one layout."""
-
-    layout: RecordLayout
-    rows: Index
-    starts: Index  # where these rows' records begin
-
-
-class Columns(NamedTuple):
-    """The scalar columns of a list; None where no record of it has the field."""
-
-    reward: NDArray[np.float32] | None
-    group_reward: NDArray[np.float32] | None
-    done: NDArray[np.bool_] | None
-    max_step_reached: NDArray[np.bool_] | None
-    agent_id: NDArray[np.int32] | None
-    group_id: NDArray[np.int32] | None
-    forbidden: NDArray[np.bool_] | None  # (N, L)
-
-
-class MessagePlan:
-    """Reads every agent list that has the structure of the one it was made from.
-
-    All bytes that matter, but for the floats of observations, are fetched with one `take`: one
-    scalar column after the other, then the structure of all records. A record that lacks a field
-    points to byte 0 with no bit let through, which reads as proto3's zero.
-    """
-
-    def __init__(self, groups: Sequence[LayoutGroup], num_rows: int) -> None:
-        self.num_rows = num_rows
-        self._obs_shapes = [(num_rows, *sensor.shape) for sensor in groups[0].layout.sensors]
-        sensors = groups[0].layout.sensors
-        width = len(groups[0].layout.scalars)
-        scalars = np.empty((num_rows, width), np.intp)
-        scalar_bits = np.empty((num_rows, width), np.uint8)
-        self._float_starts = [np.empty(num_rows, np.intp) for _ in sensors]
-        # An item as long as a sensor's floats, whatever they are: numpy copies it in one piece.
-        self._float_items = [np.dtype((np.void, sensor.floats.num_bytes)) for sensor in sensors]
-        checked, checked_bits, structure = [], [], []
-        for layout, rows, starts in groups:
-            positions = starts[:, None] + layout.checked
-            checked.append(positions.reshape(-1))
-            checked_bits.append(np.broadcast_to(layout.checked_bits, positions.shape).reshape(-1))
-            structure.append(layout.structure * len(rows))
-            scalars[rows] = starts[:, None] + layout.scalars
-            scalar_bits[rows] = layout.scalar_bits
-            for column, sensor in zip(self._float_starts, layout.sensors, strict=True):
-                column[rows] = starts + sensor.floats.start
-        numbers = frozenset[int]().union(*(group.layout.numbers for group in groups))
-        columns = {number: SCALARS[number] for number in WIDTHS if number in numbers}
-        if any(group.layout.has_mask for group in groups):
-            columns[ACTION_MASK] = slice(NUM_SCALAR_BYTES, width)
-        # Columns of floats come first, so that they begin where a float may begin.
-        slices: dict[int, slice] = {}
-        self._num_scalars = 0
-        for number, stretch in columns.items():
-            end = self._num_scalars + num_rows * (stretch.stop - stretch.start)
-            slices[number] = slice(self._num_scalars, end)
-            self._num_scalars = end
-        self._reward, self._group_reward = slices.get(REWARD), slices.get(GROUP_REWARD)
-        self._done, self._max_step = slices.get(DONE), slices.get(MAX_STEP_REACHED)
-        self._agent_id, self._group_id = slices.get(AGENT_ID), slices.get(GROUP_ID)
-        self._mask = slices.get(ACTION_MASK)
-        scalar_index = [scalars[:, stretch].reshape(-1) for stretch in columns.values()]
-        column_bits = [scalar_bits[:, stretch].reshape(-1) for stretch in columns.values()]
-        self._index = np.concatenate([*scalar_index, *checked])
-        self._bits = np.concatenate([*column_bits, *checked_bits])
-        self._structure = b"".join(structure)
-        self._last_integers: dict[int, tuple[bytes, NDArray[np.int32]]] = {}
-
-    def read(self, data: bytes) -> Columns | None:
-        """Gives the scalar columns of a list of this plan's length; None: its structure differs."""
-        gathered = np.frombuffer(data, np.uint8).take(self._index)
-        gathered &= self._bits
-        if gathered[self._num_scalars :].tobytes() != self._structure:
-            return None
-        # Written out, as a call for each of these costs more than what it would do.
-        reward, group_reward = self._reward, self._group_reward
-        done, max_step, mask = self._done, self._max_step, self._mask
-        return Columns(
-            None if reward is None else gathered[reward].view(np.float32),
-            None if group_reward is None else gathered[group_reward].view(np.float32),
-            None if done is None else gathered[done] != 0,
-            None if max_step is None else gathered[max_step] != 0,
-            None if self._agent_id is None else self._integers(gathered[self._agent_id], AGENT_ID),
-            None if self._group_id is None else self._integers(gathered[self._group_id], GROUP_ID),
-            None if mask is None else (gathered[mask] != 0).reshape(self.num_rows, -1),
-        )
-
-    def observations(self, data: bytes) -> tuple[NDArray[np.float32], ...]:
-        """Gives each sensor's column, (N, *shape), after `read` has accepted the list."""
-        found = []
-        for starts, item, shape in zip(
-            self._float_starts, self._float_items, self._obs_shapes, strict=True
-        ):
-            num_bytes = item.itemsize
-            if num_bytes == 0:
-                found.append(np.empty(shape, np.float32))
-                continue
-            # Every stretch of the message is an item of this array; fancy indexing copies ours.
-            stretches = np.ndarray((len(data) - num_bytes + 1,), item, data, strides=(1,))
-            found.append(stretches[starts].view(np.float32).reshape(shape))
-        return tuple(found)
-
-    def _integers(self, varints: Bytes, number: int) -> NDArray[np.int32]:
-        """Gives varints as int32; the very array of the last call where nothing has changed."""
-        raw = varints.tobytes()
-        last = self._last_integers.get(number)
-        if last is not None and last[0] == raw:
-            return last[1]
-        # Only the lowest 32 bits count, as in protobuf.
-        digits = varints.reshape(self.num_rows, -1)
-        integers: NDArray[np.int32] = (digits @ DIGIT_WEIGHTS).astype(np.int32)
-        integers.setflags(write=False)
-        self._last_integers[number] = (raw, integers)
-        return integers
-
-
-def group_by_layout(
-    data: bytes, starts: Sequence[int], layouts: list[RecordLayout], num_branches: int
-) -> list[LayoutGroup]:
-    """Finds the layout of every record, adding to `layouts` those that are new.
-
-    Args:
-        data: an agent list.
-        starts: from `record_starts`.
-        layouts: layouts of earlier lists.
-        num_branches: L.
-
-    Raises:
-        IrregularError: a record is not an ordinary one.
-    """
-    edges = np.array(starts, np.intp)
-    lengths = edges[1:] - edges[:-1]
-    buffer = np.frombuffer(data, np.uint8)
-    groups = []
-    for length in sorted(set(lengths.tolist())):
-        (rows,) = np.nonzero(lengths == length)
-        candidates = [layout for layout in layouts if layout.num_bytes == length]
-        while len(rows):
-            if not candidates:
-                first = starts[rows[0]]
-                candidates = [RecordLayout.of(data[first : first + length], num_branches)]
-                layouts.extend(candidates)
-            layout = candidates.pop()
-            found = buffer.take(edges[rows][:, None] + layout.checked) & layout.checked_bits
-            fits = (found == np.frombuffer(layout.structure, np.uint8)).all(axis=1)
-            if fits.any():
-                groups.append(LayoutGroup(layout, rows[fits], edges[rows[fits]]))
-                rows = rows[~fits]
-    return groups

@@ -19,6 +19,7 @@ from envs.bridge.codec import (
     encode_answer,
     parse_message,
 )
+from envs.bridge.plan import MAX_LAYOUTS
 from envs.bridge.proto.communicator_pb2 import (
     GOAL_SIGNAL,
     PNG,
@@ -244,6 +245,35 @@ def test_records_of_equal_length_with_other_fields_are_told_apart() -> None:
         table = decoder.decode(data)
         assert table is not None
         require_equal(table, AgentList.FromString(data))
+
+
+def test_sparse_rewards_ends_and_growing_ids_in_ever_new_orders() -> None:
+    generator = np.random.default_rng(0)
+    decoder = AgentDecoder("B", SPEC)
+    for number in range(300):
+        # Ids of one to three bytes: an id of three is as long as one of a byte and a done.
+        first_id = (100, 120, 16_380, 2**21 - 4)[number // 75]
+        message = walker_agents(int(generator.integers(1, 9)), first_id)
+        for record in message.value:
+            record.reward *= generator.random() < 0.3
+            record.done = generator.random() < 0.2
+            record.group_reward = 2.5 if generator.random() < 0.2 else 0.0
+            record.action_mask.extend([True, False, False, True, False] * int(number % 3 == 0))
+        data = message.SerializeToString()
+        for _ in range(int(generator.integers(1, 4))):  # sometimes the same structure again
+            table = decoder.decode(data)
+            assert table is not None
+            require_equal(table, message)
+
+
+def test_more_layouts_than_are_remembered_are_read_all_the_same() -> None:
+    decoder = AgentDecoder("B", SPEC)
+    for length in [*range(MAX_LAYOUTS + 5), 3]:
+        message = walker_agents(2)
+        message.value[1].observations[0].name = "s" * length
+        table = decoder.decode(message.SerializeToString())
+        assert table is not None
+        require_equal(table, message)
 
 
 @pytest.mark.parametrize(
