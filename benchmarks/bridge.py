@@ -33,12 +33,17 @@ BEHAVIOR = "Walker?team=0"
 NUM_OBSERVATIONS, NUM_CONTINUOUS = 243, 39
 FIRST_ID = 1000
 MUST_US = {10: 2.5, 100: 0.6}
+ALL_GO_ON, ONE_END = "all go on", "one of 20 messages with an end"
+SPARSE_REWARDS, ANY_SUBSET = "sparse rewards", "any subset"
+KINDS = {ALL_GO_ON: 8, ONE_END: 20, SPARSE_REWARDS: 64, ANY_SUBSET: 64}  # different messages
+REQUIRED = (ALL_GO_ON, SPARSE_REWARDS)
+REWARD_CHANCE = 0.3
 MESSAGES_PER_ROUND = 64
 ROUND_TRIPS = ((1, 10), (4, 10), (1, 100), (4, 100))  # simulators, agents
 
 
-def message(num_agents: int, seed: int, ending: int | None, with_brain: bool = False) -> bytes:
-    """Gives a Walker-shaped message as Unity writes it; agent `ending` ends its episode."""
+def message(num_agents: int, seed: int, kind: str, with_brain: bool = False) -> bytes:
+    """Gives a Walker-shaped message of one of KINDS, as Unity writes it."""
     generator = np.random.default_rng(seed)
     built = UnityMessageProto()
     built.header.status = 200
@@ -46,9 +51,16 @@ def message(num_agents: int, seed: int, ending: int | None, with_brain: bool = F
         brain = BrainParametersProto(brain_name=BEHAVIOR)
         brain.action_spec.num_continuous_actions = NUM_CONTINUOUS
         built.unity_output.rl_initialization_output.brain_parameters.append(brain)
+    rows = [*range(num_agents)]
+    if kind == ANY_SUBSET:
+        size = int(generator.integers(1, num_agents + 1))
+        rows = sorted(generator.choice(num_agents, size, replace=False).tolist())
     agents = built.unity_output.rl_output.agentInfos[BEHAVIOR].value
-    for row in range(num_agents):
-        agent = agents.add(id=FIRST_ID + row, reward=0.1 + row, done=row == ending)
+    for row in rows:
+        agent = agents.add(id=FIRST_ID + row, reward=0.1 + row)
+        agent.done = kind == ONE_END and seed % 20 == 19 and row == num_agents // 2
+        if kind == SPARSE_REWARDS and generator.random() > REWARD_CHANCE:
+            agent.reward = 0.0  # proto3 leaves it out: another structure almost every time
         observation = agent.observations.add(shape=[NUM_OBSERVATIONS], dimension_properties=[1])
         observation.name = f"StackingSensor_size1_VectorSensor_size{NUM_OBSERVATIONS}"
         observation.float_data.data.extend(generator.standard_normal(NUM_OBSERVATIONS).tolist())
@@ -63,9 +75,9 @@ class Ours:
         discrete = np.empty((num_agents, 0), np.int32)
         self._actions = {
             num_rows: {BEHAVIOR: Actions(actions[:num_rows], discrete[:num_rows])}
-            for num_rows in (num_agents, num_agents - 1)
+            for num_rows in range(1, num_agents + 1)
         }
-        first = message(num_agents, 0, None, with_brain=True)
+        first = message(num_agents, 0, ALL_GO_ON, with_brain=True)
         self._session.step(self._session.parse(first))
         self._session.answer({}, b"")
 
@@ -108,6 +120,12 @@ def require_same_answers(ours: Ours, peer: Ordinary, messages: Sequence[bytes]) 
             raise RuntimeError("the two ways answer differently; their times mean nothing")
 
 
+def num_rows(data: bytes) -> int:
+    """Counts the agents of a message."""
+    agents = UnityMessageProto.FromString(data).unity_output.rl_output.agentInfos[BEHAVIOR].value
+    return len(agents)
+
+
 def microseconds(answer: Callable[[bytes], bytes], messages: Sequence[bytes]) -> float:
     """Times one round and gives microseconds of processor time per message."""
     started = time.thread_time()
@@ -120,20 +138,21 @@ def measure_codec(num_agents: int, num_rounds: int) -> tuple[list[report.TableRo
     """Times decoding and encoding, ours and the peer's in turn."""
     actions = np.random.default_rng(0).uniform(-1, 1, (num_agents, NUM_CONTINUOUS))
     rows, raw = [], {}
-    for what, endings in (
-        ("all go on", [None] * 8),
-        ("one of 20 messages with an end", [None] * 19 + [num_agents // 2]),
-    ):
-        messages = [message(num_agents, seed, ending) for seed, ending in enumerate(endings)]
+    for what, num_messages in KINDS.items():
+        messages = [message(num_agents, seed, what) for seed in range(num_messages)]
+        sizes = [num_rows(data) for data in messages]
+        num_steps = statistics.mean(
+            sizes[turn % num_messages] for turn in range(MESSAGES_PER_ROUND)
+        )
         ours = Ours(num_agents, actions.astype(np.float32))
         peer = Ordinary(actions.astype(np.float32))
         require_same_answers(ours, peer, messages)
         times: dict[str, list[float]] = {"ours": [], "peer": []}
         for _ in range(num_rounds):
-            times["ours"].append(microseconds(ours, messages) / num_agents)
-            times["peer"].append(microseconds(peer, messages) / num_agents)
+            times["ours"].append(microseconds(ours, messages) / num_steps)
+            times["peer"].append(microseconds(peer, messages) / num_steps)
         middle = {who: statistics.median(values) for who, values in times.items()}
-        must = MUST_US[num_agents] if endings[-1] is None else None
+        must = MUST_US[num_agents] if what in REQUIRED else None
         rows.append(
             report.TableRow(
                 work=f"decode + encode, Walker, {num_agents} agents per message, {what}",
