@@ -6,9 +6,7 @@ from pathlib import Path
 
 from envs.fleet import EngineConfiguration, FleetPlan
 from envs.registry import resolve
-from trainer.config.settings import RunSettings
-
-EDITOR_PORT = 5004
+from trainer.config.settings import EDITOR_PORT, RunSettings
 
 
 def plan_fleet(
@@ -43,7 +41,7 @@ def plan_fleet(
         max_lifetime_restarts=env.max_lifetime_restarts,
         restarts_rate_limit_n=env.restarts_rate_limit_n,
         restarts_rate_limit_period_s=env.restarts_rate_limit_period_s,
-        base_port=EDITOR_PORT if launch is None else env.base_port,
+        base_port=EDITOR_PORT if launch is None and env.base_port is None else env.base_port,
         engine=EngineConfiguration(
             width=engine.width,
             height=engine.height,

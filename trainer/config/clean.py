@@ -17,7 +17,12 @@ from trainer.config.behavior_settings import (
 )
 from trainer.config.document import Document
 from trainer.config.later import FOREIGN_KEYS, LATER_KEYS, LATER_SIGNALS, LATER_TRAINERS
-from trainer.config.legacy import framework_is_gone, lambda_is_lambd, model_keys_are_gone
+from trainer.config.legacy import (
+    extrinsic_has_no_network,
+    framework_is_gone,
+    lambda_is_lambd,
+    model_keys_are_gone,
+)
 from trainer.config.model import Settings
 from trainer.config.parameters import constant_parameter
 from trainer.config.problems import KeyPath, Problem, dotted, nearest, one_of, show
@@ -30,6 +35,7 @@ LEGACY = {
     PPOHyperparameters: lambda_is_lambd,
     BehaviorSettings: framework_is_gone,
     CheckpointSettings: model_keys_are_gone,
+    RewardSignalSettings: extrinsic_has_no_network,
 }
 
 

@@ -48,7 +48,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "env_path",
             "ENV",
             "a Unity build, gym:<id> or gym:<module>:<class>; without it the Unity Editor is "
-            "waited for on port 5004",
+            "waited for on port 5004 (or --base-port)",
             "--env",
         ),
         Flag(ENV, "num_envs", "N", "simulator processes"),
@@ -74,7 +74,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
         ),
         Flag("torch_settings", "device", "DEV", "cpu, cuda, cuda:0, ...", "--torch-device"),
         Flag(TOP_LEVEL, "reproducible", None, "equal seeds give equal weights; slower"),
-        Flag(TOP_LEVEL, "debug", None, "log details, and show what simulators print"),
+        Flag(TOP_LEVEL, "debug", None, "log details"),
     ),
     "Unity engine": (
         Flag(ENGINE, "width", "N", "window width in pixels"),

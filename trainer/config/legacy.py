@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from trainer.config.behavior_settings import NetworkSettings
 from trainer.config.problems import KeyPath, Problem, dotted
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,18 @@ def framework_is_gone(given: dict[str, Any], path: KeyPath, warn: Warn) -> dict[
         return given
     warn((*path, "framework"), "has no effect, there is only PyTorch. Remove it")
     return {key: value for key, value in given.items() if key != "framework"}
+
+
+def extrinsic_has_no_network(given: dict[str, Any], path: KeyPath, warn: Warn) -> dict[str, Any]:
+    """Notes a network of `extrinsic`, never built; ML-Agents' files spell out its defaults."""
+    network = given.get("network_settings")
+    if not isinstance(network, dict):
+        return given
+    defaults = {key: field.default for key, field in NetworkSettings.model_fields.items()}
+    if any(key in defaults and value != defaults[key] for key, value in network.items()):
+        where = (*path, "network_settings")
+        warn(where, f"has no effect, {path[-1]} has no network of its own. Remove it")
+    return given
 
 
 def model_keys_are_gone(given: dict[str, Any], path: KeyPath, warn: Warn) -> dict[str, Any]:

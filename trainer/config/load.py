@@ -15,12 +15,13 @@ from trainer.config.explain import settle
 from trainer.config.flags import ALL_NETWORKS, TOP_LEVEL, flag_of
 from trainer.config.legacy import old_dialect
 from trainer.config.problems import KeyPath, Problem, dotted
-from trainer.config.settings import CheckpointSettings, RunSettings
+from trainer.config.settings import EDITOR_PORT, CheckpointSettings, RunSettings
 
 logger = logging.getLogger(__name__)
 
 Overrides = Mapping[str, Mapping[str, object]]
 NO_OVERRIDES: Overrides = {}
+ML_AGENTS_BASE_PORT = 5005
 
 
 def load_run(path: Path | None, overrides: Overrides = NO_OVERRIDES) -> RunSettings:
@@ -48,7 +49,7 @@ def resolve(document: Document | None, overrides: Overrides = NO_OVERRIDES) -> R
     apply_flags(tree, overrides)
     settings, found = settle_run(tree)
     places.report([*problems, *found])
-    return start_resolved(settings, overrides)
+    return editor_reached(start_resolved(settings, overrides))
 
 
 class Places:
@@ -172,22 +173,46 @@ def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 
 
 def start_resolved(settings: RunSettings, overrides: Overrides) -> RunSettings:
+    """Settles `resume` against `initialize_from` (a typed flag wins, else resume) and `force`."""
+    chosen = source_resolved(settings.checkpoint_settings, overrides)
+    if chosen.resume and chosen.force:
+        logger.warning(
+            "resume wins over force: run %r goes on, and nothing of it is written over.",
+            chosen.run_id,
+        )
+        chosen = chosen.model_copy(update={"force": False})
+    return settings.model_copy(update={"checkpoint_settings": chosen})
+
+
+def source_resolved(chosen: CheckpointSettings, overrides: Overrides) -> CheckpointSettings:
     """Settles `resume` against `initialize_from`: a typed flag wins, else resume."""
-    chosen: CheckpointSettings = settings.checkpoint_settings
     if not (chosen.resume and chosen.initialize_from):
-        return settings
+        return chosen
     typed = overrides.get("checkpoint_settings", {})
     if "initialize_from" in typed and "resume" not in typed:
         logger.warning(
             "--initialize-from %s wins over `resume: true` of the file: a new run begins.",
             chosen.initialize_from,
         )
-        chosen = chosen.model_copy(update={"resume": False})
-    else:
-        logger.warning(
-            "resume wins over initialize_from %r: run %r goes on with its own weights.",
-            chosen.initialize_from,
-            chosen.run_id,
-        )
-        chosen = chosen.model_copy(update={"initialize_from": None})
-    return settings.model_copy(update={"checkpoint_settings": chosen})
+        return chosen.model_copy(update={"resume": False})
+    logger.warning(
+        "resume wins over initialize_from %r: run %r goes on with its own weights.",
+        chosen.initialize_from,
+        chosen.run_id,
+    )
+    return chosen.model_copy(update={"initialize_from": None})
+
+
+def editor_reached(settings: RunSettings) -> RunSettings:
+    """Drops ML-Agents' default base_port, which its own files spell out, for the Editor."""
+    env = settings.env_settings
+    if env.env_path is not None or env.base_port != ML_AGENTS_BASE_PORT:
+        return settings
+    logger.warning(
+        "env_settings.base_port %d, ML-Agents' default for builds, has no effect without env_path: "
+        "the Unity Editor is waited for on port %d. Remove it.",
+        ML_AGENTS_BASE_PORT,
+        EDITOR_PORT,
+    )
+    env = env.model_copy(update={"base_port": None})
+    return settings.model_copy(update={"env_settings": env})

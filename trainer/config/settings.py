@@ -34,6 +34,7 @@ from trainer.config.values import (
 )
 
 __all__ = [
+    "EDITOR_PORT",
     "BehaviorSettings",
     "CheckpointSettings",
     "EngineSettings",
@@ -44,6 +45,9 @@ __all__ = [
     "RunSettings",
     "TorchSettings",
 ]
+
+EDITOR_PORT = 5004
+"""Port that the Unity Editor dials when nobody told it another one."""
 
 DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
 
@@ -73,8 +77,8 @@ class EnvironmentSettings(Settings):
     """Arguments added to the simulator's command line."""
 
     base_port: Annotated[int, Range(at_least=1, at_most=65535)] | None = None
-    """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones. The
-    Editor always dials 5004."""
+    """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones.
+    Without env_path: the port that the Editor dials, null for its usual 5004."""
 
     num_envs: Count = 1
     """Simulator processes."""
@@ -177,7 +181,8 @@ class TorchSettings(Settings):
     """Device that learns: cpu, cuda, cuda:0, mps, xpu. Null: cuda if there is one, else cpu."""
 
     num_threads: Count | None = None
-    """(ours) Threads of one computation on the CPU. Null: chosen from the number of cores."""
+    """(ours) Threads of an update on the CPU. Null: one if a minibatch is little work,
+    else one per core."""
 
 
 class RunSettings(Settings):
@@ -205,7 +210,7 @@ class RunSettings(Settings):
     """PyTorch."""
 
     debug: Flag = False
-    """Whether to log details, and to show what simulators print."""
+    """Whether to log details."""
 
     reproducible: Flag = False
     """(ours) Whether equal seeds give equal weights: simulators answer in lockstep, which is

@@ -67,7 +67,7 @@ def test_typed_flags_beat_the_file_and_others_leave_it_alone(write: Write) -> No
     settings = load_typed(
         write(PRECEDENCE),
         *["--env", "gym:B-v1", "--num-envs", "4", "--time-scale", "9.5", "--run-id", "typed"],
-        *["--torch-device", "cuda:1", "--timeout-wait", "5", "--debug", "--force"],
+        *["--torch-device", "cuda:1", "--timeout-wait", "5", "--debug", "--inference"],
     )
     assert settings.env_settings.env_path == "gym:B-v1"
     assert settings.env_settings.num_envs == 4
@@ -76,7 +76,7 @@ def test_typed_flags_beat_the_file_and_others_leave_it_alone(write: Write) -> No
     assert (settings.engine_settings.time_scale, settings.engine_settings.width) == (9.5, 10)
     assert settings.checkpoint_settings.run_id == "typed"
     assert settings.checkpoint_settings.resume
-    assert settings.checkpoint_settings.force
+    assert settings.checkpoint_settings.inference
     assert settings.torch_settings.device == "cuda:1"
     assert settings.debug
 
@@ -357,11 +357,45 @@ torch_settings:
 debug: false
 """
     )
-    assert settings.env_settings.base_port == 5005
+    assert settings.env_settings.base_port is None  # the Editor dials 5004
     assert settings.behaviors["3DBall"].hyperparameters.lambd == 0.99
 
 
-# --- resume against initialize_from ---------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("env", "found", "is_told"),
+    [
+        ("base_port: 5005", None, True),
+        ("base_port: 6000", 6000, False),
+        ("base_port: 5005, env_path: Walker.exe", 5005, False),
+        ("base_port: null", None, False),
+    ],
+)
+def test_editor_is_waited_for_where_it_dials_unless_a_port_was_chosen(
+    env: str, found: int | None, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_text(f"behaviors: {{A: {{}}}}\nenv_settings: {{{env}}}\n")
+    assert settings.env_settings.base_port == found
+    assert ("the Unity Editor is waited for on port 5004" in caplog.text) is is_told
+
+
+@pytest.mark.parametrize(
+    ("network", "is_told"),
+    [("{hidden_units: 64}", True), ("{hidden_units: 128, memory: null}", False), ("{}", False)],
+)
+def test_network_of_extrinsic_is_accepted_with_one_note(
+    network: str, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_text(
+        f"behaviors: {{A: {{reward_signals: {{extrinsic: {{network_settings: {network}}}}}}}}}"
+    )
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "run.yaml:1:46: behaviors.A.reward_signals.extrinsic.network_settings has no effect, "
+        "extrinsic has no network of its own. Remove it."
+    ] * int(is_told)
+
+
+# --- resume against initialize_from and force -----------------------------------------------------
 
 BOTH = "behaviors: {A: {}}\ncheckpoint_settings: {resume: true, initialize_from: old}"
 START_CASES = [
@@ -387,6 +421,19 @@ def test_loser_of_resume_and_initialize_from_is_told(
     load_typed(write(BOTH))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "resume wins over initialize_from 'old'" in caplog.text
+
+
+FORCED = "behaviors: {A: {}}\ncheckpoint_settings: {force: true, resume: true}"
+
+
+def test_resume_wins_over_force_and_says_so(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    found = load_typed(write("behaviors: {A: {}}"), "--resume", "--force").checkpoint_settings
+    assert (found.resume, found.force) == (True, False)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "resume wins over force: run 'ppo' goes on" in caplog.text
+    # A resume that lost against a typed --initialize-from takes nothing from force.
+    found = load_typed(write(FORCED), "--initialize-from", "new").checkpoint_settings
+    assert (found.resume, found.force, found.initialize_from) == (False, True, "new")
 
 
 # --- writing --------------------------------------------------------------------------------------
