@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 REFEREE := .venv-referee
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: train test test-learning lint format types layers proto docs bench clean
+.PHONY: train test test-learning bench lint format types layers proto docs clean
 
 train: $(VENV)/.installed
 	$(BIN)/ppo-train behaviors.yaml $(ARGS)
@@ -17,6 +17,10 @@ test: $(VENV)/.installed-test $(REFEREE)/.installed
 # Learning tests that need minutes; the figures of the last run are in docs/learning.md.
 test-learning: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow --timeout 7200 $(ARGS)
+
+# More than an hour on a machine that does nothing else; benchmarks/make_peers.sh comes first.
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks.run_all $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -52,8 +56,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 # ML-Agents' own Python client, with the old protobuf that it needs, as a referee of our protocol.
-$(REFEREE)/.installed: tests/compliance/make_referee.sh
-	sh $< $(REFEREE)
+$(REFEREE)/.installed: tests/compliance/make_referee.sh | $(BIN)/pip
+	PYTHON=$(BIN)/python sh $< $(REFEREE)
 	touch $@
 
 clean:
