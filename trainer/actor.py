@@ -32,21 +32,18 @@ class Actor:
         """Writes the decisions into the log, decides, and gives one answer per batch."""
         rows = log.append(batches)
         tensors = log.tensors
-        inputs = self.policy.inputs(
-            [tensors[f"obs_{i}"][rows].to(self._device) for i in range(log.num_sensors)]
-        )
+        inputs = self.policy.inputs([sensor[rows].to(self._device) for sensor in log.obs_tensors])
         mask = tensors["action_mask"][rows].to(self._device) if "action_mask" in tensors else None
-        action = self.policy.act(inputs, mask, self.generator, self.deterministic)
+        action = self.policy.act(inputs, mask, self.generator, self.deterministic).cpu()
         log.record(rows, action)
         return split_actions(to_simulator(action), [len(batch) for batch in batches])
 
 
 def to_simulator(action: Action) -> Actions:
-    """Clips and scales continuous actions to -1..1, as ML-Agents does."""
-    continuous = action.continuous.clamp(-ACTION_LIMIT, ACTION_LIMIT) / ACTION_LIMIT
-    return Actions(
-        continuous.cpu().numpy(), action.discrete.cpu().numpy().astype(np.int32, copy=False)
-    )
+    """Clips and scales continuous actions on the CPU to -1..1, as ML-Agents does."""
+    continuous = action.continuous.numpy()
+    limited = np.clip(continuous, -ACTION_LIMIT, ACTION_LIMIT) / np.float32(ACTION_LIMIT)
+    return Actions(limited, action.discrete.numpy().astype(np.int32))
 
 
 def split_actions(actions: Actions, sizes: Sequence[int]) -> list[Actions]:

@@ -75,6 +75,7 @@ class Behavior:
         self.folder = folder
         self.device = device
         self.is_training = is_training
+        self.is_sound = True  # False once the weights are not finite
         torch.manual_seed(seed)  # the layers' first weights
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
@@ -112,6 +113,14 @@ class Behavior:
     def is_finished(self) -> bool:
         """Whether `max_steps` is reached."""
         return self.step >= self.settings.max_steps
+
+    @property
+    def saved_step(self) -> int:
+        """The step that a checkpoint bears: decisions that were not learnt from do not count.
+
+        A resumed run collects them anew. A finished behaviour learns no more, and has them all.
+        """
+        return self.step if self.is_finished else self.step - self.log.num_complete
 
     @property
     def mean_recent_return(self) -> float | None:
@@ -170,9 +179,22 @@ class Behavior:
         for i, signal in enumerate(self.settings.reward_signals):
             tag = f"Policy/{signal.capitalize()} Value Estimate"
             self.metrics.add({tag: update.mean_values[i]})
-        # Only now, so that the ratio of the first minibatch was exactly 1.
+        # Only now, so that rows collected since the last update began with a ratio of exactly 1.
         self.policy.update_normalizer(rollout.obs)
         self.num_updates += 1
+        self._require_finite_weights()
+
+    def _require_finite_weights(self) -> None:
+        """Ends the run before an agent, or a checkpoint, gets to see a broken policy."""
+        if all(bool(torch.isfinite(weights).all()) for weights in self.policy.parameters()):
+            return
+        self.is_sound = False
+        raise DivergedError(
+            f"Behavior '{self.name}' diverged: its weights are not finite after update "
+            f"{self.num_updates} (step {self.step}). Nothing of it is saved; its last checkpoint "
+            f"is good. Go on from there (--resume) with a lower learning_rate, a max_grad_norm, or "
+            f"rewards that are not as large."
+        )
 
     @property
     def is_finished_learning(self) -> bool:
@@ -217,7 +239,7 @@ class Behavior:
             "behavior": self.name,
             "spec": spec_to_state(self.spec),
             "settings": self.settings.model_dump_json(),
-            "step": self.step,
+            "step": self.saved_step,
             "num_updates": self.num_updates,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
@@ -283,7 +305,11 @@ class Behavior:
 
 
 class BehaviorMismatchError(UserError):
-    """A checkpoint, or another simulator, means something else by this behaviour."""
+    """A checkpoint means something else by this behaviour."""
+
+
+class DivergedError(UserError):
+    """Learning has broken the weights."""
 
 
 def describe(spec: BehaviorSpec) -> str:

@@ -23,8 +23,9 @@ def choose_device(settings: TorchSettings) -> torch.device:
     if settings.device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(1, device=settings.device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # The normaliser counts in float64, which not every device has.
+        torch.empty(1, device=settings.device, dtype=torch.float64)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ConfigError(
             f"torch_settings.device is {settings.device}, but PyTorch {torch.__version__} cannot "
             f"use it here: {str(error).splitlines()[0]} Set it to cpu, or leave it out."
@@ -40,7 +41,14 @@ def choose_num_threads(settings: RunSettings) -> int:
     if settings.default_settings is not None:
         behaviors.append(settings.default_settings)
     work = max((_multiply_adds(behavior) for behavior in behaviors), default=0.0)
-    return 1 if work < ONE_THREAD_MULTIPLY_ADDS else len(os.sched_getaffinity(0))
+    return 1 if work < ONE_THREAD_MULTIPLY_ADDS else _num_cores()
+
+
+def _num_cores() -> int:
+    """Counts the cores this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _multiply_adds(behavior: BehaviorSettings) -> float:

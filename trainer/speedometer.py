@@ -18,7 +18,8 @@ class Speedometer:
         """Takes the steps of the run so far; gives steps per second, 0 at the first reading."""
         now = time.perf_counter()
         self._readings.append((now, total_steps))
-        while now - self._readings[0][0] > WINDOW_S:
+        # The oldest reading may lie before the window: an update can take longer than that.
+        while len(self._readings) > 2 and now - self._readings[1][0] > WINDOW_S:
             self._readings.popleft()
         then, before = self._readings[0]
         return (total_steps - before) / (now - then) if now > then else 0.0

@@ -13,7 +13,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM] + (
 
 
 class StopRequest:
-    """Remembers the first signal; the second one of the same kind ends the process at once."""
+    """Remembers the first signal; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None

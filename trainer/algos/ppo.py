@@ -33,7 +33,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.algos.base import Update
-from trainer.algos.estimators import approximate_kl, explained_variance, gae, normalized
+from trainer.algos.estimators import explained_variance, gae, normalized
+from trainer.algos.trace import UpdateTrace
 from trainer.config.settings import PPOHyperparameters
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.flat_parameters import FlatParameters
@@ -107,17 +108,14 @@ class PPO:
             following = self.policy.inputs(rollout.bootstrap_obs)  # (S, D)
         old_log_probs = self._of_ratio(rollout.log_probs)
         old_values, advantages, returns = self._targets(rollout, inputs, following)
-        foreseen = explained_variance(old_values, returns)
+        foreseen = explained_variance(old_values, returns)  # (), before learning
 
-        policy_losses: list[Tensor] = []
-        value_losses: list[Tensor] = []
-        entropies: list[Tensor] = []
-        kl = torch.zeros((), device=inputs.device)
+        trace = UpdateTrace()
         for epoch in range(settings.num_epoch):
             if epoch > 0 and settings.recompute_advantages:
                 # "What Matters in On-Policy RL", arXiv 2006.05990, section 3.5
                 _, advantages, returns = self._targets(rollout, inputs, following)
-            log_ratios: list[Tensor] = []
+            trace.begin_epoch()
             whole = Minibatch(
                 inputs=inputs,
                 continuous=rollout.continuous,
@@ -147,29 +145,14 @@ class PPO:
                 if settings.max_grad_norm is not None:
                     self.parameters.clip_gradient(settings.max_grad_norm)
                 self.optimizer.step()
-
-                policy_losses.append(policy_loss.detach())
-                value_losses.append(critic_loss.detach())
-                entropies.append(entropy.detach())
-                log_ratios.append(log_ratio.detach())
-            last_epoch = torch.cat(log_ratios)
-            kl = approximate_kl(last_epoch.reshape(len(last_epoch), -1).sum(dim=1))
-            if settings.target_kl is not None and kl.item() > settings.target_kl:
+                trace.add(policy_loss, critic_loss, entropy, log_ratio)
+            if settings.target_kl is not None and trace.kl().item() > settings.target_kl:
                 break
 
-        statistics = {
-            "Losses/Policy Loss": torch.stack(policy_losses).mean().abs(),
-            "Losses/Value Loss": torch.stack(value_losses).mean(),
-            "Policy/Entropy": torch.stack(entropies).mean(),
-            "Policy/Learning Rate": torch.tensor(learning_rate),
-            "Policy/Epsilon": torch.tensor(epsilon),
-            "Policy/Beta": torch.tensor(beta),
-            "Policy/KL": kl,
-            "Policy/Clip Fraction": ((last_epoch.exp() - 1).abs() > epsilon).float().mean(),
-            "Policy/Explained Variance": foreseen,
-            "Policy/Epochs": torch.tensor(float(epoch + 1)),
-        }
-        return Update(statistics, old_values.mean(dim=0))
+        rates = {"Learning Rate": learning_rate, "Epsilon": epsilon, "Beta": beta}
+        statistics = {f"Policy/{name}": torch.tensor(rate) for name, rate in rates.items()}
+        statistics["Policy/Explained Variance"] = foreseen
+        return Update(statistics | trace.statistics(epsilon), old_values.mean(dim=0))
 
     def _scheduled(self, step: int) -> tuple[float, float, float]:
         """Gives learning rate, epsilon and beta at a step."""

@@ -37,6 +37,12 @@ class Action:
     discrete: Tensor  # (B, K) int64
     log_probs: Tensor  # (B, C + K), per dimension and branch
 
+    def cpu(self) -> Action:
+        """Gives the same on the CPU."""
+        if self.log_probs.device.type == "cpu":
+            return self
+        return Action(self.continuous.cpu(), self.discrete.cpu(), self.log_probs.cpu())
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

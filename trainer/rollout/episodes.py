@@ -27,18 +27,20 @@ class EpisodeTracker:
         self.recent_lengths: deque[int] = deque(maxlen=window)
         self._finished: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
 
-    def _reserve(self, lanes: NDArray[np.int64]) -> None:
-        highest = int(lanes.max())
-        if highest >= len(self._returns):
-            more = 2 * highest + 1 - len(self._returns)
+    def _lengths_of(self, lanes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Gives the lengths so far; the tables grow with the highest lane."""
+        try:
+            return self._lengths[lanes]
+        except IndexError:
+            more = 2 * int(lanes.max()) + 1 - len(self._returns)
             self._returns = np.append(self._returns, np.zeros(more))
             self._lengths = np.append(self._lengths, np.full(more, -1, dtype=np.int64))
+            return self._lengths[lanes]
 
     def _add(self, batch: AgentColumns) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Adds the rewards to the lanes' episodes; gives returns and lengths so far, (N,) each."""
         lanes = batch.lane
-        self._reserve(lanes)
-        lengths = self._lengths[lanes] + 1
+        lengths = self._lengths_of(lanes) + 1
         returns = self._returns[lanes] + batch.reward
         if not lengths.all():
             # A lane's first message only says that the agent lives: no decision came before it.
@@ -61,10 +63,9 @@ class EpisodeTracker:
 
     def abandon(self, lanes: NDArray[np.int64]) -> None:
         """Forgets the unfinished episodes of these lanes."""
-        if len(lanes):
-            self._reserve(lanes)
-            self._returns[lanes] = 0.0
-            self._lengths[lanes] = -1
+        known = lanes[lanes < len(self._lengths)]
+        self._returns[known] = 0.0
+        self._lengths[known] = -1
 
     def take_finished(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Gives returns and lengths of the episodes finished since the last call."""

@@ -71,7 +71,7 @@ def take(log: StepLog, time_horizon: int, device: torch.device) -> tuple[Rollout
     last_rows = order.rows[order.starts[1:] - 1]  # (S,)
     reward = gather("reward")
     rollout = Rollout(
-        obs=tuple(gather(f"obs_{i}") for i in range(log.num_sensors)),
+        obs=tuple(sensor[rows].to(device) for sensor in log.obs_tensors),
         action_mask=gather("action_mask") if "action_mask" in log.tensors else None,
         continuous=gather("continuous"),
         discrete=gather("discrete"),
@@ -89,7 +89,7 @@ def _following_obs(log: StepLog, last_rows: NDArray[np.int64]) -> list[Tensor]:
     """Gives the observations (S, *shape) that follow the last row of each segment."""
     status = log.columns["status"][last_rows]
     following = np.where(status == CONTINUED, log.columns["next_row"][last_rows], last_rows)
-    obs = [log.tensors[f"obs_{i}"][following] for i in range(log.num_sensors)]
+    obs = [sensor[following] for sensor in log.obs_tensors]
     if log.final_rows:
         final_rows = np.concatenate(log.final_rows)
         # A final row is the last row of exactly one segment.

@@ -79,13 +79,19 @@ class StepLog:
             self.columns[name] = column
             self.tensors[name] = torch.from_numpy(column)
         self.capacity = capacity
+        sensors = range(self.num_sensors)
+        self._obs_columns = [self.columns[f"obs_{i}"] for i in sensors]
+        self.obs_tensors = [self.tensors[f"obs_{i}"] for i in sensors]  # each (capacity, *shape)
 
-    def _reserve_lanes(self, lanes: NDArray[np.int64]) -> None:
-        highest = int(lanes.max())
-        if highest >= len(self._pending):
-            grown = np.full(2 * highest + 1, NO_ROW, dtype=np.int64)
+    def _open_rows(self, lanes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Gives the open rows of these lanes, NO_ROW where a lane has none."""
+        try:
+            return self._pending[lanes]
+        except IndexError:  # a higher lane than ever before
+            grown = np.full(2 * int(lanes.max()) + 1, NO_ROW, dtype=np.int64)
             grown[: len(self._pending)] = self._pending
             self._pending = grown
+            return self._pending[lanes]
 
     def append(self, batches: Sequence[Decisions]) -> slice:
         """Writes observations, masks and lanes of new decisions; closes the lanes' open rows.
@@ -100,13 +106,12 @@ class StepLog:
         columns = self.columns
         for batch in batches:
             end = start + len(batch)
-            for i, obs in enumerate(batch.obs):
-                columns[f"obs_{i}"][start:end] = obs
+            for column, obs in zip(self._obs_columns, batch.obs, strict=True):
+                column[start:end] = obs
             if batch.action_mask is not None:
                 columns["action_mask"][start:end] = batch.action_mask
             columns["lane"][start:end] = batch.lane
             columns["status"][start:end] = PENDING
-            self._reserve_lanes(batch.lane)
             rows = np.arange(start, end)
             self._close(batch.lane, batch.reward + batch.group_reward, CONTINUED, rows)
             self._pending[batch.lane] = rows
@@ -116,15 +121,14 @@ class StepLog:
         return rows_written
 
     def record(self, rows: slice, action: Action) -> None:
-        """Writes what was chosen into the rows that `append` opened."""
-        tensors = self.tensors
-        tensors["continuous"][rows] = action.continuous
-        tensors["discrete"][rows] = action.discrete
-        tensors["log_probs"][rows] = action.log_probs
+        """Writes what was chosen, on the CPU, into the rows that `append` opened."""
+        columns = self.columns
+        columns["continuous"][rows] = action.continuous.numpy()
+        columns["discrete"][rows] = action.discrete.numpy()
+        columns["log_probs"][rows] = action.log_probs.numpy()
 
     def close(self, ended: Terminals) -> None:
         """Writes the last reward and the kind of ending into the open rows of ended agents."""
-        self._reserve_lanes(ended.lane)
         kind = np.where(ended.truncated, TRUNCATED, TERMINATED).astype(np.int8)
         rows = self._close(ended.lane, ended.reward + ended.group_reward, kind, NO_ROW)
         self._pending[ended.lane] = NO_ROW
@@ -141,7 +145,7 @@ class StepLog:
         next_rows: int | NDArray[np.int64],
     ) -> NDArray[np.int64]:
         """Closes the open rows of these lanes; gives them, NO_ROW where a lane had none."""
-        rows = self._pending[lanes]
+        rows = self._open_rows(lanes)
         open_rows = rows != NO_ROW
         if open_rows.all():
             closed, at = rows, slice(None)
@@ -163,8 +167,7 @@ class StepLog:
         """
         if not len(lanes):
             return
-        self._reserve_lanes(lanes)
-        rows = self._pending[lanes]
+        rows = self._open_rows(lanes)
         self.columns["status"][rows[rows != NO_ROW]] = ABANDONED
         self._pending[lanes] = NO_ROW
 
