@@ -29,6 +29,7 @@ T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
 # One call waits for the trainer; the others are there to refuse whoever else dials the port.
 NUM_HANDLERS = 3
+GIVEN_UP = "The trainer has given this simulator up."
 GOODBYE = columns_pb2.Message(header={"status": STATUS_CLOSING}).SerializeToString()
 
 
@@ -111,6 +112,7 @@ class SimulatorServer:
         self._lock = Lock()
         self.generation = 0  # how many simulators have been forgotten; stale calls bear a lower one
         self._peer: str | None = None
+        self._forgotten: str | None = None  # the peer before; calls of it may still be under way
         self._pending: Call | None = None
         self._is_closing = False
         if port:
@@ -134,7 +136,7 @@ class SimulatorServer:
         """Makes the next program that dials this port the simulator; ends a call that waits."""
         with self._lock:
             self.generation += 1
-            self._peer = None
+            self._forgotten, self._peer = self._peer or self._forgotten, None
             pending, self._pending = self._pending, None
         if pending is not None:
             pending.abandon()
@@ -185,21 +187,25 @@ class SimulatorServer:
             if self._pending is call:
                 self._pending = None
         if answer is None:
-            _refuse(context, "the trainer has given this simulator up")
+            _refuse(context, GIVEN_UP)
         return answer
 
     def _refusal(self, peer: str, data: bytes) -> str | None:
         """Gives why a call cannot be taken, None when it can."""
-        if self._peer is None or self._is_closing:
+        if self._is_closing:
+            return None
+        if peer == self._forgotten != self._peer and not _opens_a_session(data):
+            return GIVEN_UP  # a successor that happens to dial from the same port introduces itself
+        if self._peer is None:
             return None
         if peer != self._peer and (self._pending is not None or _opens_a_session(data)):
             return (
-                f"port {self.port} already serves the simulator at {self._peer}. Every simulator "
+                f"Port {self.port} already serves the simulator at {self._peer}. Every simulator "
                 "needs a port of its own: start this one with another --mlagents-port, or end the "
                 "other one first."
             )
         if self._pending is not None:
-            return "this simulator's previous call still waits for its answer"
+            return "This simulator's previous call still waits for its answer."
         return None
 
 
