@@ -77,3 +77,8 @@ class Reporter:
 
     def progress(self, progress: RunProgress) -> None:
         """Shows how far the run is; a few times per second."""
+
+
+def shares_line(shares: Mapping[str, float]) -> str:
+    """Says where the time goes, such as `simulators 61 % · inference 9 % · learning 30 %`."""
+    return " · ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())

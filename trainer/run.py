@@ -19,7 +19,7 @@ from trainer.behavior import Behavior
 from trainer.config.settings import RunSettings
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
-from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary
+from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
 from trainer.run_storage import RunStorage
 from trainer.simulators import plan_fleet
 from trainer.speedometer import Speedometer
@@ -29,6 +29,7 @@ from trainer.timers import INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
 TIMERS_S = 30.0
+EXIT_USER_ERROR = 2
 EXIT_NO_SIMULATORS = 3
 
 
@@ -95,7 +96,9 @@ class Run:
             except SimulatorClosedError as closed:
                 outcome = Outcome(0, str(closed))
             except SimulatorError as error:
-                outcome = Outcome(EXIT_NO_SIMULATORS, self._reason(error))
+                # If nothing ever ran there is a mistake to put right.
+                code = EXIT_NO_SIMULATORS if self.behaviors else EXIT_USER_ERROR
+                outcome = Outcome(code, self._reason(error))
             finally:
                 # Whatever has happened. Simulators may take seconds to quit: they come after it.
                 self._save_all()
@@ -103,13 +106,20 @@ class Run:
 
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
-        if self.is_training:
-            with self.timers.measure(SAVING):
-                for behavior in self.behaviors.values():
-                    self.storage.save(behavior, is_final=True)
+        failures: list[Exception] = []
         for behavior in self.behaviors.values():
+            if self.is_training and behavior.is_sound:
+                try:
+                    with self.timers.measure(SAVING):
+                        self.storage.save(behavior, is_final=True)
+                except Exception as failure:  # told below, once the others are safe
+                    failures.append(failure)
             behavior.metrics.close()
         self.storage.write_timers(self.timers)
+        if self.behaviors:
+            self.reporter.info(f"Where the time went: {shares_line(self.timers.shares())}")
+        if failures:
+            raise failures[0]
 
     def _reason(self, error: SimulatorError) -> str:
         """Gives why the run ended; what was told when a simulator was lost is not told again."""
@@ -235,7 +245,9 @@ class Run:
         due = [
             behavior
             for behavior in self.behaviors.values()
-            if behavior.log.num_complete == 0 and behavior.is_checkpoint_due
+            if behavior.log.num_complete == 0
+            and behavior.is_checkpoint_due
+            and not behavior.is_finished  # saved at the end; it learns no more
         ]
         if not due:
             return

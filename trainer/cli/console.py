@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +16,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from trainer.reporter import Reporter, RunProgress, RunSummary
+from trainer.reporter import Reporter, RunProgress, RunSummary, shares_line
 
 PLAIN_FORMAT = "[%(levelname)s] %(message)s"
 DEBUG_FORMAT = "%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] %(message)s"
@@ -33,11 +32,6 @@ def summary_line(summary: RunSummary) -> str:
         f"{start}Mean Reward: {summary.mean_reward:.3f}. "
         f"Std of Reward: {summary.std_of_reward:.3f}. {state}"
     )
-
-
-def shares_line(shares: Mapping[str, float]) -> str:
-    """Says where the time goes, such as `simulators 61 % · inference 9 % · learning 30 %`."""
-    return " · ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())
 
 
 def clock(seconds: float) -> str:
