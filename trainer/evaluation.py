@@ -5,7 +5,7 @@ Letters: N agents that wait for an action.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.actor import to_simulator
 from trainer.behavior import describe
 from trainer.config.errors import UserError
-from trainer.config.settings import RunSettings
+from trainer.config.settings import EnvironmentSettings, RunSettings
 from trainer.onnx_policy import OnnxPolicy
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.run_folder import RunFolder
@@ -149,13 +149,12 @@ def evaluate(
 
     Raises:
         SimulatorError: it could not be started, or was lost before the last episode.
+        UserError: it shows something else than the run was trained on.
     """
-    env = settings.env_settings.model_copy(
-        update={"env_path": plan.env_path, "num_envs": 1, "num_areas": 1}
-    )
-    settings = settings.model_copy(update={"env_settings": env})
+    settings = settings.model_copy(update={"env_settings": _one_simulator(settings, plan)})
     trackers = {name: EpisodeTracker() for name in players}
     episodes: dict[str, list[Episode]] = {name: [] for name in players}
+    seen: set[str] = set()
     fleet_plan = plan_fleet(settings, logs_dir, plan.seed, video=plan.video)
     with Fleet(fleet_plan) as fleet:
         while any(len(played) < plan.episodes for played in episodes.values()):
@@ -163,11 +162,13 @@ def evaluate(
                 if isinstance(arrival, SimulatorLoss):
                     raise SimulatorError(str(arrival.error))
                 _require_known(arrival.new_behaviors, players)
+                seen |= {parse_behavior_id(announced).name for announced in arrival.new_behaviors}
                 fleet.send(arrival.simulator, _answers(arrival, players, trackers))
             for name, tracker in trackers.items():
                 returns, lengths = tracker.take_finished()
                 ended = zip(returns.tolist(), lengths.tolist(), strict=True)
                 episodes[name].extend(ended)
+            _require_seen(seen, episodes, plan.episodes)
     return {name: played[: plan.episodes] for name, played in episodes.items()}
 
 
@@ -182,6 +183,32 @@ def _require_known(announced: Mapping[str, BehaviorSpec], players: Mapping[str, 
         )
     for name in found.keys() & players.keys():
         players[name].require_fits(name, found[name])
+
+
+def _require_seen(
+    seen: Set[str], episodes: Mapping[str, Sequence[Episode]], num_episodes: int
+) -> None:
+    """Raises UserError for behaviours that nobody has met while others played to their end."""
+    finished = [name for name, played in episodes.items() if len(played) >= num_episodes]
+    missing = [name for name in episodes if name not in seen]
+    if finished and missing:
+        raise UserError(
+            f"The simulator has no agent of {', '.join(missing)}, and {', '.join(finished)} has "
+            f"finished its episodes ({num_episodes}); expected agents of all behaviours of the "
+            f"run. Choose one that is there (--behavior {finished[0]}), or the simulator that the "
+            f"run was trained on (--env)."
+        )
+
+
+def _one_simulator(settings: RunSettings, plan: Evaluation) -> EnvironmentSettings:
+    """Gives the run's simulator, or another one without the arguments that were the run's."""
+    env = settings.env_settings
+    changes: dict[str, object] = {"env_path": plan.env_path, "num_envs": 1, "num_areas": 1}
+    if plan.env_path != env.env_path:
+        changes["env_kwargs"] = {}
+        if plan.env_path is not None and plan.env_path.startswith("gym:"):
+            changes["env_args"] = None  # words for a Unity build
+    return env.model_copy(update=changes)
 
 
 def _shapes(spec: BehaviorSpec) -> tuple[object, ...]:
