@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).resolve().parents[2]
 PPO_TRAIN = str(Path(sys.executable).parent / "ppo-train")
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the venv is active
 PATIENCE_S = 200.0  # for anything that a trainer on a busy machine may take
 MARK = "PPO_TRAIN_TEST"  # environment variable that a trainer and all its children have
 
@@ -91,7 +92,7 @@ class Trainer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", MARK: self.mark},
+            env={**os.environ, "PATH": PATH, "PYTHONUNBUFFERED": "1", MARK: self.mark},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

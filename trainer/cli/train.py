@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from trainer.config import flags
 from trainer.config.load import load_run
@@ -35,9 +38,8 @@ def run(args: argparse.Namespace) -> int:
     stop = StopRequest()
     with make_reporter(settings.debug) as reporter, stop.listening():
         run = Run(settings, reporter, stop, args.from_step)
-        reporter.info(
-            f"Watch the curves: tensorboard --logdir {settings.checkpoint_settings.results_dir}"
-        )
+        results_dir = settings.checkpoint_settings.results_dir
+        reporter.info(f"Watch the curves: {curves_command(results_dir)}")
         outcome = run.execute()
         say = reporter.error if outcome.exit_code == EXIT_NO_SIMULATORS else reporter.info
         say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")
@@ -46,10 +48,21 @@ def run(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
+def program(name: str) -> str:
+    """Gives what starts a program here: its name, or its path if that is not on the PATH."""
+    beside = Path(sys.executable).parent
+    return name if shutil.which(name) else shutil.which(name, path=str(beside)) or name
+
+
+def curves_command(results_dir: str) -> str:
+    """Gives the words that show the curves of all runs."""
+    return shlex.join([program("tensorboard"), "--logdir", results_dir])
+
+
 def resume_command(args: argparse.Namespace) -> str:
     """Gives the words that go on with this run, on top of those that began it."""
     typed = vars(args)
-    words = ["ppo-train"]
+    words = [program("ppo-train")]
     if typed["trainer_config_path"] is not None:
         words.append(typed["trainer_config_path"])
     for flag in flags.ALL_FLAGS:
