@@ -102,17 +102,6 @@ def report_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def verify(
-    path: Path, policy: ActorCritic, spec: BehaviorSpec, num_rows: int = 64, seed: int = 0
-) -> float:
-    """Gives the largest difference between a file and the live policy; see `compare`.
-
-    Raises:
-        ExportError: it is too large, or something else about the file is wrong.
-    """
-    return compare(path, policy, spec, num_rows, seed).max_difference
-
-
 def compare(
     path: Path, policy: ActorCritic, spec: BehaviorSpec, num_rows: int, seed: int
 ) -> Comparison:

@@ -17,7 +17,7 @@ from trainer.actor import to_simulator
 from trainer.algos.ppo import PPO
 from trainer.config.errors import UserError
 from trainer.config.settings import NetworkSettings, PPOHyperparameters
-from trainer.export_onnx import LIMIT, ExportError, compare, export, verify
+from trainer.export_onnx import LIMIT, ExportError, compare, export
 from trainer.nn.actor_critic import ActorCritic
 from trainer.onnx_graph import build_model
 from trainer.onnx_policy import OnnxError, OnnxPolicy
@@ -297,7 +297,7 @@ def test_ties_are_no_difference(tmp_path: Path) -> None:
     chosen = OnnxPolicy(tmp_path / "tie.onnx").act(obs, None, deterministic=True).discrete
     assert chosen.tolist() == [[3, 2], [3, 2]]
     assert live_actions(policy, obs, None).discrete.tolist() == [[0, 0], [0, 0]]
-    assert verify(tmp_path / "tie.onnx", policy, spec) < LIMIT
+    assert compare(tmp_path / "tie.onnx", policy, spec, 64, 0).max_difference < LIMIT
 
 
 def initializer(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
@@ -375,18 +375,18 @@ def forget_division(model: onnx.ModelProto) -> None:
         (forget_division, "expected -1 to 1|continuous_actions differs by"),
     ],
 )
-def test_verify_notices_a_wrong_graph(
+def test_comparison_notices_a_wrong_graph(
     tmp_path: Path, damage: Callable[[onnx.ModelProto], None], found: str
 ) -> None:
     spec = make_spec((4, 3), 2, (3, 4))
     policy = make_policy(spec, normalize=True)
     model = build_model(policy)
     onnx.save(model, str(tmp_path / "right.onnx"))
-    assert verify(tmp_path / "right.onnx", policy, spec) < LIMIT
+    assert compare(tmp_path / "right.onnx", policy, spec, 64, 0).max_difference < LIMIT
     damage(model)
     onnx.save(model, str(tmp_path / "wrong.onnx"))
     with pytest.raises(ExportError, match=found):
-        verify(tmp_path / "wrong.onnx", policy, spec)
+        compare(tmp_path / "wrong.onnx", policy, spec, 64, 0)
 
 
 def test_a_file_of_another_policy_never_takes_the_name(
@@ -428,7 +428,7 @@ def test_large_activations_are_judged_by_what_float32_can_do(tmp_path: Path) -> 
     change(model, "mean.weight", lambda array: array * 1.001)
     onnx.save(model, str(tmp_path / "wrong.onnx"))
     with pytest.raises(ExportError, match="differs by"):
-        verify(tmp_path / "wrong.onnx", policy, spec)
+        compare(tmp_path / "wrong.onnx", policy, spec, 64, 0)
 
 
 def test_diverged_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
