@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
+
+import numpy as np
 
 from envs.batch import Actions, Int64
 from envs.bridge import launcher
@@ -28,6 +30,7 @@ from envs.errors import (
     SimulatorDidNotStartError,
     SimulatorError,
     SimulatorTimedOutError,
+    WrongProtocolError,
 )
 from envs.lanes import LaneTable
 from envs.spec import BehaviorSpec, parse_behavior_id
@@ -49,6 +52,13 @@ EXIT_CODE_WAIT_S = 1.0
 # Unity needs some seconds to quit; what still runs after this is killed.
 CLOSE_WAIT_S = 10.0
 GOODBYE_GRACE_S = 1.0
+# What programs end with when the user gave them something they cannot use: argparse, envs.gym.
+USAGE_EXIT_CODE = 2
+
+
+def _sentence(words: str) -> str:
+    """Ends words with a full stop, unless they end like a sentence already."""
+    return words if words.endswith((".", "?", "!")) else f"{words}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class Fleet:
         self._specs: dict[str, BehaviorSpec] = {}  # by behaviour name
         self._last_error: SimulatorError | None = None
         self._has_ever_connected = False
+        self.codec_seconds = 0.0  # spent so far on decoding in `recv` and on encoding in `send`
 
     def __enter__(self) -> Self:
         """Starts the fleet."""
@@ -104,9 +115,9 @@ class Fleet:
         return [simulator.pid for simulator in self._simulators]
 
     @property
-    def log_paths(self) -> list[str]:
-        """The log of each simulator that has one."""
-        return [str(simulator.log) for simulator in self._simulators if simulator.log is not None]
+    def num_alive(self) -> int:
+        """How many simulators have not been given up."""
+        return sum(simulator.state is not State.LOST for simulator in self._simulators)
 
     def start(self) -> None:
         """Listens, launches, and returns without waiting for the simulators; once only.
@@ -149,7 +160,7 @@ class Fleet:
             items = self._deliverable()
             if items:
                 return items
-            if all(simulator.state is State.LOST for simulator in self._simulators):
+            if not self.num_alive:
                 raise self._nobody_left()
             deadlines = [s.deadline for s in self._simulators if s.state is State.RUNNING]
             if limit is not None:
@@ -175,7 +186,10 @@ class Fleet:
         """
         target = self._simulators[simulator]
         if target.state is State.WAITING:
-            target.send(actions)
+            started = time.perf_counter()
+            encoded = target.encode(actions)
+            self.codec_seconds += time.perf_counter() - started
+            target.answer(encoded)
             return
         is_gone = target.state is State.LOST or target.has_hung_up
         is_new = target.session.phase is not Phase.STEPPING
@@ -190,7 +204,8 @@ class Fleet:
         whose agents are dropped. Give no more actions for messages received before.
 
         Returns:
-            The lanes that are void from now on, by behaviour name.
+            The lanes that are void from now on, by behaviour name, those of losses that come with
+            the next `recv` included.
         """
         for simulator in self._simulators:
             self._ready.pop(simulator.number, None)
@@ -200,13 +215,15 @@ class Fleet:
                     simulator.reset()
                 except SimulatorError as error:
                     self._lose_for(simulator, error)
-        return self._lanes.clear(range(len(self._simulators)))
+        return self._end_all_lanes()
 
     def relaunch(self, seed: int) -> dict[str, Int64]:
         """Ends all simulators and starts them again, simulator i with the seed `seed` + i.
 
+        Those that have been given up stay so. Losses not delivered yet come with the next `recv`.
+
         Returns:
-            The lanes that are void from now on, by behaviour name.
+            The lanes that are void from now on, by behaviour name, those of these losses included.
 
         Raises:
             RuntimeError: the simulator is the Unity Editor, which is not ours to start.
@@ -215,13 +232,15 @@ class Fleet:
         if self._plan.launch is None:
             raise RuntimeError("the Unity Editor cannot be started again by the trainer")
         self._ready.clear()
-        self._losses.clear()
+        void = self._end_all_lanes()
         for simulator in self._simulators:
+            if simulator.state is State.LOST:
+                continue
             simulator.discard()
             simulator.seed = seed + simulator.number
             simulator.announce(self._parameters)
             simulator.launch()
-        return self._lanes.clear(range(len(self._simulators)))
+        return void
 
     def set_environment_parameters(self, parameters: Mapping[str, float]) -> None:
         """Sends all environment parameters with the next answer to each simulator."""
@@ -262,11 +281,13 @@ class Fleet:
             return
         if isinstance(what, Call):
             self._has_ever_connected = True
+            started = time.perf_counter()
             try:
                 simulator.take(what)
             except SimulatorError as error:
                 self._lose_for(simulator, error)
             else:
+                self.codec_seconds += time.perf_counter() - started
                 if simulator.state is State.READY:
                     self._ready[simulator.number] = None
         elif isinstance(what, ProcessEnded):
@@ -288,8 +309,10 @@ class Fleet:
                 continue
             simulator = self._simulators[number]
             del self._ready[number]
+            started = time.perf_counter()
             try:
                 message = simulator.deliver()
+                self.codec_seconds += time.perf_counter() - started
                 self._require_same_specs(message)
             except SimulatorError as error:
                 self._lose_for(simulator, error)
@@ -310,12 +333,25 @@ class Fleet:
                     "that was first to show it. All need the same sensors and actions."
                 )
 
+    def _end_all_lanes(self) -> dict[str, Int64]:
+        """Ends all lanes and gives them, with those of losses that are not delivered yet."""
+        void = self._lanes.clear(range(len(self._simulators)))
+        for number, loss in self._losses.items():
+            for name, lanes in loss.lanes.items():
+                void[name] = np.union1d(void.get(name, lanes), lanes)
+            # By the time the loss is delivered they may be others' already.
+            self._losses[number] = replace(loss, lanes={})
+        return void
+
     # ---- losses -----------------------------------------------------------------------------
 
     def _lose_for(self, simulator: Simulator, error: SimulatorError) -> None:
         """Ends a simulator's life for what it has said."""
         what = f"sent bad data: {error}" if isinstance(error, BadDataError) else str(error)
-        self._lose(simulator, type(error), what.removesuffix("."))
+        refusal = None
+        if isinstance(error, WrongProtocolError):
+            refusal = "a restart would not change the protocol that it speaks"
+        self._lose(simulator, type(error), what, refusal=refusal)
 
     def _lose_silent(self, simulator: Simulator) -> None:
         if simulator.has_hung_up:
@@ -340,13 +376,18 @@ class Fleet:
 
     def _lose_ended(self, simulator: Simulator, exit_code: int) -> None:
         words = launcher.exit_words(exit_code)
-        if simulator.session.phase is Phase.GREETING:
-            what = f"ended before it dialled the trainer ({words})"
-            self._lose(simulator, SimulatorDidNotStartError, what)
-        else:
-            self._lose(
-                simulator, SimulatorCrashedError, f"ended in the middle of the run ({words})"
+        refusal = None
+        if exit_code == USAGE_EXIT_CODE:
+            refusal = (
+                f"exit code {exit_code} says that it was started with something it cannot use, "
+                "which a restart would not change"
             )
+        if simulator.session.phase is Phase.GREETING:
+            kind: type[SimulatorError] = SimulatorDidNotStartError
+            what = f"ended before it dialled the trainer ({words})"
+        else:
+            kind, what = SimulatorCrashedError, f"ended in the middle of the run ({words})"
+        self._lose(simulator, kind, what, refusal=refusal)
 
     def _lose_connection(self, simulator: Simulator, lost: ConnectionLost) -> None:
         """Waits a moment for the exit code, where there is a process to give one."""
@@ -360,12 +401,25 @@ class Fleet:
         simulator.deadline = time.monotonic() + EXIT_CODE_WAIT_S
 
     def _lose(
-        self, simulator: Simulator, kind: type[SimulatorError], what: str, advice: str = ""
+        self,
+        simulator: Simulator,
+        kind: type[SimulatorError],
+        what: str,
+        advice: str = "",
+        refusal: str | None = None,
     ) -> None:
-        """Ends a simulator's life, and starts the next one within the limits."""
+        """Ends a simulator's life, and starts the next one within the limits.
+
+        Args:
+            simulator: the one that is lost.
+            kind: of error.
+            what: what it did, in words that follow its name.
+            advice: for the user.
+            refusal: why it must not be started again; None = as the limits say.
+        """
         name = simulator.name
         simulator.discard()
-        refusal = self._refusal(simulator)
+        refusal = refusal or self._refusal(simulator)
         if refusal is None:
             simulator.keep_log()
         log_words = simulator.log_words()
@@ -383,10 +437,9 @@ class Fleet:
             of_limit = f" of {limit}" if limit >= 0 else ""
             outcome = f"Restarting ({simulator.num_restarts}{of_limit})."
         else:
-            num_left = sum(s.state is not State.LOST for s in self._simulators)
-            outcome = f"Given up: {refusal}."
-            outcome += f" Simulators that go on: {num_left}." if num_left else ""
-        text = f"{name} {what}.{log_words}\n  {outcome} {advice}".rstrip()
+            outcome = _sentence(f"Given up: {refusal}")
+            outcome += f" Simulators that go on: {self.num_alive}." if self.num_alive else ""
+        text = f"{name} {_sentence(what)}{log_words}\n  {outcome} {advice}".rstrip()
         loss = kind(text)
         self._last_error = loss
         self._ready.pop(simulator.number, None)

@@ -188,7 +188,7 @@ class Simulator:
         self._call = call
         message = self.session.parse(call.data)
         if self.session.phase is Phase.GREETING:
-            self._answer(self.session.greet(message, self.seed, self._plan.num_areas))
+            self.answer(self.session.greet(message, self.seed, self._plan.num_areas))
         elif self.session.phase is Phase.OPENING:
             self._answer_with_reset()
         elif self.reset_is_due:
@@ -211,10 +211,17 @@ class Simulator:
         self.was_answered_by_reset = False
         return self.session.step(message)
 
-    def send(self, actions: Mapping[str, Actions]) -> None:
-        """Answers the message that was delivered."""
+    def encode(self, actions: Mapping[str, Actions]) -> bytes:
+        """Gives the answer to the message that was delivered."""
         news, self._news = self._news, b""
-        self._answer(self.session.answer(actions, news))
+        return self.session.answer(actions, news)
+
+    def answer(self, data: bytes) -> None:
+        """Answers the call that waits; never blocks."""
+        assert self._call is not None, "nobody waits for this answer"
+        call, self._call = self._call, None
+        self._run()
+        call.answer(data)
 
     def reset(self) -> None:
         """Begins all episodes anew: now if it waits for an answer, else with its next call."""
@@ -236,13 +243,7 @@ class Simulator:
         self.reset_is_due = False
         self.message = None
         news, self._news = self._news, b""
-        self._answer(self.session.reset(news + engine_configuration(self._plan.engine)))
-
-    def _answer(self, data: bytes) -> None:
-        assert self._call is not None, "nobody waits for this answer"
-        call, self._call = self._call, None
-        self._run()
-        call.answer(data)
+        self.answer(self.session.reset(news + engine_configuration(self._plan.engine)))
 
     def _run(self) -> None:
         self.state = State.RUNNING

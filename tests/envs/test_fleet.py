@@ -21,6 +21,7 @@ from envs.errors import (
     SimulatorDidNotStartError,
     SimulatorError,
     SimulatorTimedOutError,
+    WrongProtocolError,
 )
 from envs.fleet import Fleet, FleetPlan, LaunchPlan, SimulatorLoss, SimulatorMessage
 
@@ -196,6 +197,76 @@ def test_program_that_ends_at_start_is_not_tried_again(tmp_path: Path) -> None:
             fleet.recv()
 
 
+def test_mistake_of_the_user_is_not_repeated_by_restarting(tmp_path: Path) -> None:
+    launch = scripted("--exit-at", 3, "--exit-code", 2)
+    with Fleet(plan(launch, tmp_path)) as fleet:
+        trainer = Trainer(fleet)
+        while not trainer.losses:
+            trainer.round()
+        (loss,) = trainer.losses
+        assert not loss.will_restart
+        assert "ended in the middle of the run (exit code 2).\n" in str(loss.error)
+        assert str(loss.error).endswith("which a restart would not change.")
+        assert fleet.num_alive == 0
+
+
+def test_other_exit_codes_are_restarted(tmp_path: Path) -> None:
+    launch = scripted("--exit-at", 3, "--exit-code", 1, "--only-once", tmp_path / "done")
+    with Fleet(plan(launch, tmp_path)) as fleet:
+        trainer = Trainer(fleet)
+        trainer.run_until(num_messages=6, num_losses=1)
+        assert trainer.losses[0].will_restart
+        assert "(exit code 1)" in str(trainer.losses[0].error)
+
+
+def test_simulator_of_another_protocol_is_not_restarted(tmp_path: Path) -> None:
+    once = tmp_path / "done"
+    launch = scripted("--goodbye-at", 2, "--only-once", once, "--version-afterwards", "2.0.0")
+    with Fleet(plan(launch, tmp_path)) as fleet:  # which has connected once, so restarts it may
+        trainer = Trainer(fleet)
+        while len(trainer.losses) < 2:
+            trainer.round()
+        first, second = trainer.losses
+        assert first.will_restart
+        assert isinstance(second.error, WrongProtocolError)
+        assert not second.will_restart
+        assert "Given up: a restart would not change the protocol" in str(second.error)
+        assert ".." not in str(second.error)
+
+
+def test_simulator_that_vanished_from_the_disk_is_given_up(tmp_path: Path) -> None:
+    build = fake_build(tmp_path)
+    launch = LaunchPlan(command=(str(build),), kind="unity", no_graphics=True)
+    with Fleet(plan(launch, tmp_path / "logs")) as fleet:
+        trainer = Trainer(fleet)
+        trainer.run_until(num_messages=2)
+        build.unlink()
+        pid = fleet.pids[0]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        while not trainer.losses:
+            trainer.round()
+        text = str(trainer.losses[0].error)
+        assert f"it cannot be started again: {build} cannot be started: No such file" in text
+        assert text.endswith("Check the path after --env.")
+
+
+def test_time_for_decoding_and_encoding_is_counted(tmp_path: Path) -> None:
+    with Fleet(plan(scripted(), tmp_path)) as fleet:
+        trainer = Trainer(fleet)
+        trainer.run_until(num_messages=1)
+        before, started = fleet.codec_seconds, time.perf_counter()
+        trainer.run_until(num_messages=20)
+        assert 0.0 < fleet.codec_seconds - before < time.perf_counter() - started
+        (message,) = fleet.recv(timeout_s=PATIENCE_S)
+        assert isinstance(message, SimulatorMessage)
+        decoded = fleet.codec_seconds
+        fleet.send(0, Trainer.zeros(message))
+        assert fleet.codec_seconds > decoded
+        encoded = fleet.codec_seconds
+    assert fleet.codec_seconds == encoded
+
+
 def test_program_that_cannot_be_executed_is_told_at_once(tmp_path: Path) -> None:
     nothing = LaunchPlan(command=(str(tmp_path / "nothing"),), kind="unity")
     with pytest.raises(SimulatorDidNotStartError, match="No such file"):
@@ -289,6 +360,28 @@ def test_relaunch_starts_new_processes_and_voids_all_lanes(tmp_path: Path) -> No
         trainer.run_until(num_messages=2)
         assert not trainer.losses
         assert sorted(trainer.lanes[0] + trainer.lanes[1]) == [0, 1, 2, 3]
+
+
+def test_relaunch_leaves_simulators_given_up_as_they_are(tmp_path: Path) -> None:
+    limits = {"max_lifetime_restarts": 0}
+    with Fleet(plan(scripted(), tmp_path, num_simulators=2, **limits)) as fleet:
+        trainer = Trainer(fleet)
+        trainer.run_until(num_messages=2)
+        given_up, other = fleet.pids
+        assert given_up is not None
+        assert fleet.num_alive == 2
+        os.kill(given_up, signal.SIGKILL)
+        while not trainer.losses:
+            trainer.round()
+        assert fleet.num_alive == 1
+        (voided,) = fleet.relaunch(seed=100).values()
+        assert sorted([*voided, *trainer.losses[0].lanes["Walker"]]) == [0, 1, 2, 3]
+        assert fleet.pids[0] == given_up
+        assert fleet.pids[1] != other
+        limit = trainer.num_messages[1] + 3
+        while trainer.num_messages[1] < limit:
+            trainer.round()
+        assert fleet.num_alive == len(trainer.losses) == 1
 
 
 def test_proxy_of_the_machine_does_not_stand_in_the_way(

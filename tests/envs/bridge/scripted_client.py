@@ -142,6 +142,9 @@ def main() -> None:
     parser.add_argument("--crash-at", type=int, help="message at which the process kills itself")
     parser.add_argument("--hang-at", type=int, help="message at which it falls silent")
     parser.add_argument("--goodbye-at", type=int, help="message at which it says goodbye")
+    parser.add_argument("--exit-at", type=int, help="message at which it ends with --exit-code")
+    parser.add_argument("--exit-code", type=int)
+    parser.add_argument("--version-afterwards", default="1.5.0", help="when it does not misbehave")
     parser.add_argument("--nan-at", type=int, help="message with a NaN")
     parser.add_argument("--only-once", help="misbehave unless this file exists, then make it")
     parser.add_argument("--exit-at-start", type=int, help="exit code, before anything is said")
@@ -155,13 +158,15 @@ def main() -> None:
         with open(arguments.only_once, "a"):
             pass
     client = ScriptedClient(arguments.mlagents_port)
-    answer(client.send(greeting()))
+    answer(client.send(greeting("1.5.0" if misbehaves else arguments.version_afterwards)))
     answer(client.send(bare()))
     number = 0
     while True:
         if misbehaves and number == arguments.crash_at:
             print("Shader error", flush=True)
             os.kill(os.getpid(), signal.SIGSEGV)
+        if misbehaves and number == arguments.exit_at:
+            sys.exit(arguments.exit_code)
         if misbehaves and number == arguments.hang_at:
             threading.Event().wait()
         if misbehaves and number == arguments.goodbye_at:
