@@ -45,6 +45,7 @@ def spec_of(
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
+    torch.set_num_threads(1)  # as a run does for small networks
     made: list[Behavior] = []
 
     def build(

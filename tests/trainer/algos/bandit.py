@@ -26,6 +26,7 @@ def new_policy(
     shared_critic: bool = False,
     **network: Any,
 ) -> ActorCritic:
+    torch.set_num_threads(1)  # as a run does for small networks; two on a busy machine take minutes
     torch.manual_seed(0)
     sensor = ObservationSpec((num_inputs,), (DimensionProperty.NONE,), Kind.DEFAULT, "")
     spec = BehaviorSpec([sensor], ActionSpec(continuous, branches))

@@ -34,6 +34,7 @@ def policy_of(
     shared_critic: bool = False,
     **network: Any,
 ) -> ActorCritic:
+    torch.set_num_threads(1)  # as a run does for small networks
     torch.manual_seed(0)
     settings = NetworkSettings(
         **{"hidden_units": 16, "num_layers": 1, "initial_log_std": -0.7, **network}

@@ -26,6 +26,7 @@ class TwoHeads(nn.Module):
 
 
 def twins() -> tuple[TwoHeads, TwoHeads]:
+    torch.set_num_threads(1)  # as a run does for small networks
     torch.manual_seed(0)
     module = TwoHeads()
     return module, copy.deepcopy(module)
