@@ -24,12 +24,7 @@ class LanePool:
     def __init__(self) -> None:
         self._free: Int64 = np.empty(0, np.int64)  # sorted
         self._retired: list[Int64] = []
-        self._num_lanes = 0
-
-    @property
-    def num_lanes(self) -> int:
-        """How many lanes there have ever been at once: all lane numbers are below it."""
-        return self._num_lanes
+        self._num_lanes = 0  # all lane numbers are below it
 
     def take(self, count: int) -> Int64:
         """Gives `count` lanes that nobody uses."""

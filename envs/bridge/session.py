@@ -43,7 +43,7 @@ CAPABILITIES = {
     "concatenatedPngObservations": False,
     "compressedChannelMapping": False,
     "hybridActions": True,
-    "trainingAnalytics": True,
+    "trainingAnalytics": False,  # Unity then neither sends nor expects any
     "variableLengthObservation": True,
     "multiAgentGroups": True,
 }

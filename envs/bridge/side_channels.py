@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -18,9 +18,7 @@ from envs.errors import BadDataError
 
 ENGINE_CONFIGURATION = uuid.UUID("e951342c-4f7e-11ea-b238-784f4387d1f7")
 ENVIRONMENT_PARAMETERS = uuid.UUID("534c891e-810f-11ea-a9d0-822485860400")
-FLOAT_PROPERTIES = uuid.UUID("60ccf7d0-4f7e-11ea-b238-784f4387d1f7")
 STATS = uuid.UUID("a1d8f7b7-cec8-50f9-b78b-d3e165a78520")
-TRAINING_ANALYTICS = uuid.UUID("b664a4a9-d86f-5a5f-95cb-e8353a7e8356")
 
 _INT32 = struct.Struct("<i")
 _FLOAT32 = struct.Struct("<f")
@@ -84,11 +82,6 @@ class Writer:
         """Appends a text; the protocol knows ASCII only, other characters become `?`."""
         encoded = value.encode("ascii", errors="replace")
         self._pieces.append(_INT32.pack(len(encoded)) + encoded)
-        return self
-
-    def float_list(self, values: Sequence[float]) -> Writer:
-        """Appends numbers, with their count before them."""
-        self._pieces.append(struct.pack(f"<i{len(values)}f", len(values), *values))
         return self
 
     def payload(self) -> bytes:
@@ -174,24 +167,6 @@ def environment_parameters(parameters: Mapping[str, float]) -> bytes:
         frame(ENVIRONMENT_PARAMETERS, Writer().string(key).int32(0).float32(value).payload())
         for key, value in parameters.items()
     )
-
-
-def sampled_parameter(key: str, seed: int, kind: SamplerKind, arguments: Sequence[float]) -> bytes:
-    """Gives the message that lets the simulator draw a parameter itself.
-
-    Args:
-        key: the parameter's name.
-        seed: of the simulator's generator.
-        kind: of distribution.
-        arguments: min and max; mean and standard deviation; or min, max, min, max, ...
-    """
-    writer = Writer().string(key).int32(1).int32(seed).int32(kind)
-    if kind == SamplerKind.MULTI_RANGE_UNIFORM:
-        writer.float_list(arguments)
-    else:
-        first, second = arguments
-        writer.float32(first).float32(second)
-    return frame(ENVIRONMENT_PARAMETERS, writer.payload())
 
 
 class Inbox:

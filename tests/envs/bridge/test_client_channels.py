@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -15,17 +17,21 @@ from envs.bridge.side_channels import (
     engine_configuration,
     environment_parameters,
     frame,
-    sampled_parameter,
 )
 from envs.errors import BadDataError
+
+
+def sampled(key: str, sampler: bytes) -> bytes:
+    """A parameter to be drawn; `sampler` is seed, kind and numbers, as ML-Agents writes them."""
+    return frame(ENVIRONMENT_PARAMETERS, Writer().string(key).int32(1).payload() + sampler)
 
 
 def test_parameters_are_found_among_other_channels() -> None:
     stream = (
         environment_parameters({"mass": 2.5})
         + engine_configuration(EngineConfiguration())
-        + sampled_parameter("wind", 7, SamplerKind.GAUSSIAN, (1.0, 0.5))
-        + sampled_parameter("size", 8, SamplerKind.MULTI_RANGE_UNIFORM, (0.0, 1.0, 4.0, 8.0))
+        + sampled("wind", struct.pack("<iiff", 7, 1, 1.0, 0.5))
+        + sampled("size", struct.pack("<iiiffff", 8, 2, 4, 0.0, 1.0, 4.0, 8.0))
     )
     assert read_environment_parameters(stream) == {
         "mass": 2.5,

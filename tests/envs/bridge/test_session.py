@@ -111,7 +111,6 @@ def test_handshake_sends_seed_versions_and_capabilities() -> None:
         assert {field.name: value for field, value in said.capabilities.ListFields()} == {
             "baseRLCapabilities": True,
             "hybridActions": True,
-            "trainingAnalytics": True,
             "variableLengthObservation": True,
             "multiAgentGroups": True,
         }

@@ -13,7 +13,6 @@ from envs.bridge.side_channels import (
     EngineConfiguration,
     Inbox,
     Reader,
-    SamplerKind,
     StatsAggregation,
     StatsMessage,
     Writer,
@@ -56,34 +55,12 @@ def test_environment_parameters_are_one_message_each() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "arguments", "encoded"),
-    [
-        (SamplerKind.UNIFORM, [1.0, 2.0], struct.pack("<iff", 0, 1.0, 2.0)),
-        (SamplerKind.GAUSSIAN, [0.0, 3.0], struct.pack("<iff", 1, 0.0, 3.0)),
-        (
-            SamplerKind.MULTI_RANGE_UNIFORM,
-            [1.0, 2.0, 5.0, 6.0],
-            struct.pack("<iiffff", 2, 4, 1.0, 2.0, 5.0, 6.0),
-        ),
-    ],
-)
-def test_sampled_parameter_carries_seed_kind_and_arguments(
-    kind: SamplerKind, arguments: list[float], encoded: bytes
-) -> None:
-    stream = side_channels.sampled_parameter("m", 7, kind, arguments)
-    ((channel, payload),) = side_channels.unframe(stream)
-    assert channel == side_channels.ENVIRONMENT_PARAMETERS
-    assert payload == b"\x01\x00\x00\x00m" + struct.pack("<ii", 1, 7) + encoded
-
-
 def test_reader_reads_what_writer_writes() -> None:
-    payload = Writer().string("key").int32(-5).float32(0.25).float_list([1.0, 2.0]).payload()
+    payload = Writer().string("key").int32(-5).float32(0.25).payload()
     reader = Reader(payload, "test")
     assert reader.string() == "key"
     assert reader.int32() == -5
     assert reader.float32() == 0.25
-    assert reader.float_list() == [1.0, 2.0]
     assert reader.is_at_end
 
 

@@ -11,7 +11,7 @@ from plain_trainer import WAIT_S, serving
 
 from envs.bridge import side_channels
 from envs.bridge.proto.communicator_pb2 import AgentInfoProto
-from envs.bridge.side_channels import SamplerKind, StatsAggregation, StatsMessage
+from envs.bridge.side_channels import SamplerKind, StatsAggregation, StatsMessage, Writer
 
 HERE = Path(__file__).parent
 LEDGER = "LedgerEnv?team=0"
@@ -111,7 +111,9 @@ def test_parameters_are_applied_before_the_next_episode(log: Path) -> None:
         agents = trainer.step(name, [TERMINATE, GO_ON], heavier)
         decisions = [agent for agent in agents if not agent.done]
         assert [obs_of(agent)[0] for agent in decisions] == [8.0, 2.5]
-        sampled = side_channels.sampled_parameter("mass", 3, SamplerKind.UNIFORM, (20.0, 30.0))
+        words = Writer().string("mass").int32(1).int32(3).int32(SamplerKind.UNIFORM)
+        payload = words.float32(20.0).float32(30.0).payload()
+        sampled = side_channels.frame(side_channels.ENVIRONMENT_PARAMETERS, payload)
         agents = trainer.step(name, [TERMINATE] * 2, sampled)
         again = trainer.step(name, [TERMINATE] * 2)
         drawn = [obs_of(agent)[0] for agent in [*agents, *again] if not agent.done]
