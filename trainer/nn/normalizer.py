@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+ROWS_AT_ONCE = 4096  # float64 copies of a whole rollout would be most of an update's memory
 CLIP = 5.0  # ML-Agents clamps normalised observations to this many standard deviations
 
 
@@ -42,7 +43,13 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def update(self, obs: Tensor) -> None:
         """Takes (B, D) more rows into the statistics."""
-        rows = obs.to(torch.float64)
+        for part in torch.split(obs, ROWS_AT_ONCE):
+            self._merge(part.to(torch.float64))
+        self.shift.copy_(self.mean)
+        self.scale.copy_((self.sum_of_squares / self.steps).rsqrt())
+
+    def _merge(self, rows: Tensor) -> None:
+        """Adds (B, D) float64 rows to count, mean and sum of squares."""
         count = len(rows)
         batch_mean = rows.mean(dim=0)
         total = self.steps + count
@@ -51,5 +58,3 @@ class Normalizer(nn.Module):
         self.sum_of_squares += delta**2 * (self.steps * count / total)
         self.mean += delta * (count / total)
         self.steps.copy_(total)
-        self.shift.copy_(self.mean)
-        self.scale.copy_((self.sum_of_squares / self.steps).rsqrt())
