@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import re
 import signal
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,22 +69,57 @@ def steps_of(run: Path, behavior: str) -> list[int]:
     return sorted(int(re.findall(r"\d+", path.stem)[-1]) for path in run.glob(f"{behavior}/*-*.pt"))
 
 
-@pytest.mark.parametrize("env", ["tiny", "cartpole"])
-def test_kill_and_resume_end_in_the_weights_of_a_run_in_one_go(env: str, tmp_path: Path) -> None:
-    settings = (
-        tiny_settings(tmp_path)
-        if env == "tiny"
-        else write_yaml(tmp_path / "settings.yaml", CARTPOLE)
-    )
-    behavior = "1D" if env == "tiny" else "CartPole"
-    ppo_train(settings, "--run-id", "whole", cwd=tmp_path)
-    whole, halves = tmp_path / "results" / "whole", tmp_path / "results" / "halves"
+@dataclass(frozen=True)
+class WholeRun:
+    """A run in one go, with the settings that made it."""
+
+    cwd: Path
+    settings: Path
+    behavior: str
+
+    @property
+    def folder(self) -> Path:
+        return self.cwd / "results" / "whole"
+
+
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WholeRun]:
+    runs = {}
+    for env, behavior in (("tiny", "1D"), ("cartpole", "CartPole")):
+        cwd = tmp_path_factory.mktemp(env)
+        settings = (
+            tiny_settings(cwd) if env == "tiny" else write_yaml(cwd / "settings.yaml", CARTPOLE)
+        )
+        ppo_train(settings, "--run-id", "whole", cwd=cwd)
+        runs[env] = WholeRun(cwd, settings, behavior)
+    return runs
+
+
+def nth(k: int, line: str) -> str:
+    """Gives the pattern of an output with k such lines."""
+    return rf"(?:{line}[\s\S]*?){{{k}}}"
+
+
+@pytest.mark.parametrize(
+    ("env", "killed_after"),
+    [
+        ("tiny", nth(1, "Exported")),  # the simulators are being started anew
+        ("tiny", r"Step: 300\."),  # between two checkpoints
+        ("tiny", nth(2, "Exported")),
+        ("cartpole", r"Step: 800\."),
+    ],
+    ids=["first checkpoint", "between checkpoints", "second checkpoint", "gymnasium"],
+)
+def test_kill_and_resume_end_in_the_weights_of_a_run_in_one_go(
+    env: str, killed_after: str, whole_runs: dict[str, WholeRun], tmp_path: Path
+) -> None:
+    settings, behavior = whole_runs[env].settings, whole_runs[env].behavior
+    whole, halves = whole_runs[env].folder, tmp_path / "results" / "halves"
     steps = steps_of(whole, behavior)
     assert len(steps) == 4
 
     with Trainer(settings, "--run-id", "halves", cwd=tmp_path) as trainer:
-        trainer.wait_for(r"Exported .*onnx")
-        time.sleep(random.uniform(0.0, 1.0))  # any moment will do
+        trainer.wait_for(killed_after)
         trainer.signal(signal.SIGKILL)
         assert trainer.wait() == -signal.SIGKILL
     done = [step for step in steps_of(halves, behavior) if step in steps[:-1]]
