@@ -56,9 +56,9 @@ class Columns(NamedTuple):
 class Mixture:
     """The layouts that one list mixes, as tables with a row for each layout.
 
-    A row tells where in its record the bytes of the scalar columns are, then those of the
-    structure. A layout that lacks a byte points to its first one with no bit let through, which
-    reads as proto3's zero.
+    A row tells where the bytes of the scalar columns are, then those of the structure, then where
+    each sensor's floats begin; all counted from the record's end, so negative. A layout that lacks
+    a byte points to its first one with no bit let through, which reads as proto3's zero.
     """
 
     def __init__(self, layouts: Sequence[RecordLayout], used: set[int]) -> None:
@@ -68,22 +68,27 @@ class Mixture:
         scalar_width = len(layouts[0].scalars)
         if any(layouts[kind].has_mask for kind in used):
             sources[ACTION_MASK] = slice(NUM_SCALAR_BYTES, scalar_width)
-        self.columns: dict[int, slice] = {}
+        columns: dict[int, slice] = {}
         chosen: list[int] = []  # which of a layout's scalars; floats come first
         for number, source in sources.items():
-            self.columns[number] = slice(len(chosen), len(chosen) + source.stop - source.start)
+            columns[number] = slice(len(chosen), len(chosen) + source.stop - source.start)
             chosen += range(source.start, source.stop)
+        self.reward, self.group_reward = columns.get(REWARD), columns.get(GROUP_REWARD)
+        self.done, self.max_step = columns.get(DONE), columns.get(MAX_STEP_REACHED)
+        self.agent_id, self.group_id = columns.get(AGENT_ID), columns.get(GROUP_ID)
+        self.mask = columns.get(ACTION_MASK)
         self.first_checked = len(chosen)
-        width = len(chosen) + max(len(layouts[kind].checked) for kind in used)
+        sensors = layouts[min(used)].sensors
+        width = len(chosen) + max(len(layouts[kind].checked) for kind in used) + len(sensors)
         width += -width % FLOAT_BYTES  # so that every row's floats begin where a float may
+        self.float_starts = range(width - len(sensors), width)
+        # An item as long as a sensor's floats, whatever they are: numpy copies it in one piece.
+        self.items = [np.dtype((np.void, sensor.floats.num_bytes)) for sensor in sensors]
+        self.shapes = [sensor.shape for sensor in sensors]
         self.positions = np.zeros((len(layouts), width), np.intp)
         self.bits = np.zeros((len(layouts), width), np.uint8)
         structure = np.zeros((len(layouts), width), np.uint8)
         self.num_bytes = np.array([layout.num_bytes for layout in layouts], np.intp)
-        self.shapes = [sensor.shape for sensor in layouts[min(used)].sensors]
-        # An item as long as a sensor's floats, whatever they are: numpy copies it in one piece.
-        self.items = [np.dtype((np.void, s.floats.num_bytes)) for s in layouts[min(used)].sensors]
-        self.float_starts = [np.zeros(len(layouts), np.intp) for _ in self.shapes]
         for kind in used:
             layout = layouts[kind]
             self.positions[kind, : len(chosen)] = layout.scalars[chosen]
@@ -93,8 +98,10 @@ class Mixture:
             self.bits[kind, checked] = layout.checked_bits
             structure[kind, checked] = np.frombuffer(layout.structure, np.uint8)
             for column, sensor in zip(self.float_starts, layout.sensors, strict=True):
-                column[kind] = sensor.floats.start
-        self.structure = structure[:, len(chosen) :].copy()
+                # A sensor without floats may begin where the list ends.
+                self.positions[kind, column] = sensor.floats.start if sensor.floats[1] else 0
+        self.positions -= self.num_bytes[:, None]
+        self.structure = structure[:, self.first_checked :].copy()
 
 
 class MessagePlan:
@@ -107,39 +114,26 @@ class MessagePlan:
     def __init__(self, mixture: Mixture, kinds: bytes) -> None:
         """Plans for one record after the other; `kinds` are their rows in the tables."""
         self.kinds = kinds
-        self.num_rows = num_rows = len(kinds)
+        self.num_rows = len(kinds)
         self.is_steady = False  # whether the last two lists of this length had this structure
+        self._mixture = mixture
         rows = np.frombuffer(kinds, np.uint8)
-        num_bytes = mixture.num_bytes.take(rows)
-        starts = num_bytes.cumsum()
-        starts -= num_bytes
         self._index = mixture.positions.take(rows, 0)
-        self._index += starts[:, None]
+        self._index += mixture.num_bytes.take(rows).cumsum()[:, None]  # where the records end
         self._bits = mixture.bits.take(rows, 0)
         self._structure = mixture.structure.take(rows, 0).tobytes()
-        self._first_checked = mixture.first_checked
-        columns = mixture.columns.get
-        self._reward, self._group_reward = columns(REWARD), columns(GROUP_REWARD)
-        self._done, self._max_step = columns(DONE), columns(MAX_STEP_REACHED)
-        self._agent_id, self._group_id = columns(AGENT_ID), columns(GROUP_ID)
-        self._mask = columns(ACTION_MASK)
-        self._observations = [
-            (column.take(rows) + starts, item, (num_rows, *shape))
-            for column, item, shape in zip(
-                mixture.float_starts, mixture.items, mixture.shapes, strict=True
-            )
-        ]
 
     def read(self, data: bytes) -> Columns | None:
         """Gives the scalar columns of a list of this plan's length; None: its structure differs."""
+        mixture = self._mixture
         gathered = np.frombuffer(data, np.uint8).take(self._index)
         gathered &= self._bits
-        if gathered[:, self._first_checked :].tobytes() != self._structure:
+        if gathered[:, mixture.first_checked :].tobytes() != self._structure:
             return None
         # Written out, as a call for each of these costs more than what it would do.
-        reward, group_reward = self._reward, self._group_reward
-        done, max_step, mask = self._done, self._max_step, self._mask
-        agent_id, group_id = self._agent_id, self._group_id
+        reward, group_reward = mixture.reward, mixture.group_reward
+        done, max_step, mask = mixture.done, mixture.max_step, mixture.mask
+        agent_id, group_id = mixture.agent_id, mixture.group_id
         floats = gathered.view(np.float32)
         return Columns(
             None if reward is None else floats[:, reward.start // FLOAT_BYTES].copy(),
@@ -154,14 +148,17 @@ class MessagePlan:
     def observations(self, data: bytes) -> tuple[NDArray[np.float32], ...]:
         """Gives each sensor's column, (N, *shape), after `read` has accepted the list."""
         found = []
-        for starts, item, shape in self._observations:
-            num_bytes = item.itemsize
+        mixture = self._mixture
+        for column, item, sensor_shape in zip(
+            mixture.float_starts, mixture.items, mixture.shapes, strict=True
+        ):
+            num_bytes, shape = item.itemsize, (self.num_rows, *sensor_shape)
             if num_bytes == 0:
                 found.append(np.empty(shape, np.float32))
                 continue
             # Every stretch of the message is an item of this array; fancy indexing copies ours.
             stretches = np.ndarray((len(data) - num_bytes + 1,), item, data, strides=(1,))
-            found.append(stretches[starts].view(np.float32).reshape(shape))
+            found.append(stretches[self._index[:, column]].view(np.float32).reshape(shape))
         return tuple(found)
 
 
