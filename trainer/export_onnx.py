@@ -59,7 +59,7 @@ def _require_finite(policy: ActorCritic) -> None:
         if not bool(torch.isfinite(tensor).all()):
             raise ExportError(
                 f"Policy: {name} holds NaN or infinite numbers, so learning has diverged. Expected "
-                f"finite weights: go on from an earlier checkpoint (--resume --from-step) with a "
+                f"finite weights: go on from an earlier checkpoint (--from-step) with a "
                 f"lower learning_rate or with max_grad_norm."
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +24,7 @@ from trainer.run_storage import RunStorage
 from trainer.simulators import plan_fleet
 from trainer.speedometer import Speedometer
 from trainer.stopping import StopRequest
-from trainer.timers import INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
+from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
@@ -69,20 +69,21 @@ class Run:
         self.device = choose_device(settings.torch_settings)
         self.timers = Timers()
         self.behaviors: dict[str, Behavior] = {}
-        self._num_given_up = 0
         self._last_loss: str | None = None
         self._speedometer = Speedometer()
         self._next_progress_s = 0.0
         self._next_timers_s = 0.0
+        self._codec_seconds = 0.0
         if settings.reproducible:
             torch.use_deterministic_algorithms(True)
         self.learning_threads = choose_num_threads(settings)
 
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
-        seed = self._simulator_seed(self.storage.restore())
+        # The plan first: a simulator that does not exist must cost no earlier run its files.
         logs = self.storage.folder.fresh_logs(self.is_training)
-        plan = plan_fleet(self.settings, logs, seed)
+        plan = plan_fleet(self.settings, logs, self.seed)
+        plan = replace(plan, seed=self._simulator_seed(self.storage.restore()))
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
             self.fleet = fleet
@@ -131,8 +132,10 @@ class Run:
         while not self.stop:
             with self.timers.measure(SIMULATORS):
                 arrivals = self.fleet.recv(timeout_s=POLL_S)
+            self._count_bridge_time(SIMULATORS)
             with self.timers.measure(INFERENCE):
                 self._answer(arrivals)
+            self._count_bridge_time(INFERENCE)
             for behavior in self.behaviors.values():
                 if behavior.is_ready_to_learn:
                     with self.timers.measure(LEARNING):
@@ -145,6 +148,12 @@ class Run:
         assert self.stop.signal is not None
         self.reporter.info("Learning was interrupted. Please wait while the graph is generated.")
         return Outcome(self.stop.exit_code, f"interrupted by {self.stop.signal.name}")
+
+    def _count_bridge_time(self, part: str) -> None:
+        """Counts decoding and encoding for the bridge, not for the part they happened in."""
+        total = self.fleet.codec_seconds
+        self.timers.move(part, BRIDGE, total - self._codec_seconds)
+        self._codec_seconds = total
 
     def _answer(self, arrivals: Sequence[SimulatorMessage | SimulatorLoss]) -> None:
         """Answers every simulator in `arrivals`, with one forward pass per behaviour.
@@ -205,8 +214,6 @@ class Run:
             return  # another team or simulator; the fleet has compared the specs
         state = self.storage.take_state(name)
         goes_on = self.storage.goes_on(name)
-        if self.is_training and not goes_on:
-            self.storage.folder.clear(name)  # with --force there may be another run's files
         behavior = Behavior(
             name,
             spec,
@@ -231,7 +238,6 @@ class Run:
     def _forget(self, loss: SimulatorLoss) -> None:
         self._last_loss = str(loss.error)
         self.reporter.warning(self._last_loss)
-        self._num_given_up += not loss.will_restart
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
                 self.behaviors[name].abandon(lanes)
@@ -316,7 +322,7 @@ class Run:
             self.timers.elapsed_s,
             left / speed if speed > 0 and behaviors else None,
             self.timers.shares(),
-            self.settings.env_settings.num_envs - self._num_given_up,
+            self.fleet.num_alive,
             self.storage.last_checkpoint,
         )
 

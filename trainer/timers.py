@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SIMULATORS = "simulators"
+BRIDGE = "bridge"
 INFERENCE = "inference"
 LEARNING = "learning"
 SAVING = "saving"
@@ -21,7 +22,7 @@ class Timers:
     def __init__(self) -> None:
         self.start_time_s = time.time()
         self._started = time.perf_counter()
-        self._seconds = {SIMULATORS: 0.0, INFERENCE: 0.0, LEARNING: 0.0, SAVING: 0.0}
+        self._seconds = {SIMULATORS: 0.0, BRIDGE: 0.0, INFERENCE: 0.0, LEARNING: 0.0, SAVING: 0.0}
         self._calls = dict.fromkeys(self._seconds, 0)
 
     @contextmanager
@@ -33,6 +34,12 @@ class Timers:
         finally:
             self._seconds[part] += time.perf_counter() - began
             self._calls[part] += 1
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Counts seconds for `target` that were measured as a part of `source`."""
+        self._seconds[source] -= seconds
+        self._seconds[target] += seconds
+        self._calls[target] += 1
 
     @property
     def elapsed_s(self) -> float:
