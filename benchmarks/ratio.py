@@ -56,8 +56,9 @@ class Game:
 
     @property
     def name(self) -> str:
-        """Action dimensions, as in the reference."""
-        return f"({self.num_continuous},{self.num_branches})"
+        """Action dimensions, as in the reference, and the settings."""
+        sizes = f"batch {self.batch_size}, buffer {self.buffer_size}"
+        return f"({self.num_continuous},{self.num_branches}), step {self.step_size}, {sizes}"
 
     @property
     def spec(self) -> BehaviorSpec:
@@ -69,8 +70,8 @@ class Game:
 GAMES = (
     Game(0, 2, 0.8, 64, 640, 10000),
     Game(2, 0, 0.8, 64, 640, 10000),
+    Game(1, 1, 0.8, 64, 640, 10000),
     Game(1, 1, 0.2, 16, 64, 3000),
-    Game(2, 2, 0.2, 16, 64, 6000),
 )
 
 
@@ -169,7 +170,7 @@ def row(game: Game, ratio: str, results: list[Result]) -> dict[str, object]:
     steps = [result.steps for result in results if result.steps is not None]
     last = [result.last_5 for result in results]
     return {
-        "actions": game.name,
+        "game": game.name,
         "ratio": ratio,
         "passed": sum(earned > THRESHOLD for earned in last),
         "seeds": len(results),
@@ -184,7 +185,7 @@ def row(game: Game, ratio: str, results: list[Result]) -> dict[str, object]:
 
 def table(rows: list[dict[str, object]]) -> str:
     """Writes the figures as a Markdown table."""
-    columns = ("actions", "ratio", "passed", "learned", "median_steps", "most_steps", "lowest_end")
+    columns = ("game", "ratio", "passed", "learned", "median_steps", "most_steps", "lowest_end")
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for figures in rows:
         shares = {name: f"{figures[name]}/{figures['seeds']}" for name in ("passed", "learned")}

@@ -96,17 +96,20 @@ class Behavior:
         self.episodes = EpisodeTracker()
         self.step = 0
         self.num_updates = 0
+        self._summarised_step = 0  # of the last summary
         if state is not None:
             self.load_state_dict(state)
             if starts_at_zero:
-                self.step = self.num_updates = 0
+                self.step = self.num_updates = self._summarised_step = 0
                 self.episodes = EpisodeTracker()  # the returns were another run's
         goes_on = is_training and state is not None and not starts_at_zero
         # Acting alone leaves the curves of training as they are.
         events = folder if is_training else folder / "inference"
-        self.metrics = Metrics(events, self.step if goes_on else None)
+        # A stop may have come after a summary, but before an update learned from all of its steps.
+        shown = max(self.step, self._summarised_step)
+        self.metrics = Metrics(events, shown if goes_on else None)
         self.metrics.write_settings(settings, self.step)
-        self._next_summary = _next_multiple(self.step, settings.summary_freq)
+        self._next_summary = _next_multiple(shown, settings.summary_freq)
         self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
 
     @property
@@ -209,6 +212,7 @@ class Behavior:
         while self._next_summary <= self.step:
             step = self._next_summary
             self._next_summary += self.settings.summary_freq
+        self._summarised_step = step
         returns, lengths = self.episodes.take_finished()
         self.metrics.add_episodes(returns, lengths)
         if len(returns):
@@ -241,6 +245,7 @@ class Behavior:
             "settings": self.settings.model_dump_json(),
             "step": self.saved_step,
             "num_updates": self.num_updates,
+            "summarised_step": self._summarised_step,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
             "acting_generator": self.actor.generator.get_state(),
@@ -266,6 +271,9 @@ class Behavior:
             self.actor.generator.set_state(generator)
         self.step = int(state["step"])  # type: ignore[call-overload] # an int, by state_dict
         self.num_updates = int(state["num_updates"])  # type: ignore[call-overload] # likewise
+        summarised = state.get("summarised_step", 0)
+        assert isinstance(summarised, int)
+        self._summarised_step = summarised
         for name in ("recent_returns", "recent_lengths"):
             values = state[name]
             assert isinstance(values, list)

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     # torch is imported only now, so that a mistake in the file is told at once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from trainer.cli.console import make_reporter
-    from trainer.run import EXIT_NO_SIMULATORS, Run
+    from trainer.run import EXIT_NO_SIMULATORS, EXIT_USER_ERROR, Run
     from trainer.stopping import StopRequest
 
     stop = StopRequest()
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         results_dir = settings.checkpoint_settings.results_dir
         reporter.info(f"Watch the curves: {curves_command(results_dir)}")
         outcome = run.execute()
-        say = reporter.error if outcome.exit_code == EXIT_NO_SIMULATORS else reporter.info
+        has_failed = outcome.exit_code in (EXIT_USER_ERROR, EXIT_NO_SIMULATORS)
+        say = reporter.error if has_failed else reporter.info
         say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")
         if run.behaviors and not run.is_finished:
             reporter.info(f"Go on with: {resume_command(args)}")

@@ -43,21 +43,44 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 
 @pytest.fixture
-def refused(
+def in_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Runs a command that is a mistake, in this process, and gives what it says of it.
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process; gives exit code, output and errors.
 
-    Importing torch takes seconds, so commands that start nothing need no process of their own.
+    Importing torch takes seconds, so commands that train nothing need no process of their own.
     """
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
-    def run(*words: object, cwd: Path) -> str:
+    def run(*words: object, cwd: Path) -> tuple[int, str, str]:
         monkeypatch.chdir(cwd)
-        assert main([str(word) for word in words]) == 2
-        said = capsys.readouterr().err
-        assert said.startswith("error: ")
-        assert "Traceback" not in said
-        return said
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def answered(in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Runs a command that is right, in this process, and gives its output."""
+
+    def run(*words: object, cwd: Path) -> str:
+        code, output, errors = in_process(*words, cwd=cwd)
+        assert code == 0, errors
+        return output
+
+    return run
+
+
+@pytest.fixture
+def refused(in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Runs a command that is a mistake, in this process, and gives what it says of it."""
+
+    def run(*words: object, cwd: Path) -> str:
+        code, _, errors = in_process(*words, cwd=cwd)
+        assert code == 2
+        assert errors.startswith("error: ")
+        assert "Traceback" not in errors
+        return errors
 
     return run

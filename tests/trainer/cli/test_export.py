@@ -31,11 +31,11 @@ def test_export_writes_the_newest_policy_beside_the_run(
 
 
 def test_export_of_an_older_step_goes_to_another_folder_and_acts_like_its_checkpoint(
-    finished_run: FinishedRun, tmp_path: Path
+    finished_run: FinishedRun, answered: Callable[..., str], tmp_path: Path
 ) -> None:
     step = min(int(path.stem.split("-")[1]) for path in finished_run.folder.glob("1D/1D-*.pt"))
     words = ("--from-step", step, "--output", tmp_path / "models", "--behavior", "1D")
-    said = ppo_train("export", "--run-id", "first", *words, cwd=finished_run.cwd)
+    said = answered("export", "--run-id", "first", *words, cwd=finished_run.cwd)
     assert f"(step {step})" in said
     policy = restore_policy(checkpoint(finished_run.folder, "1D", step)).policy
     obs = np.array([[1.0], [-1.0], [0.3]], np.float32)

@@ -147,7 +147,7 @@ def test_configuration_is_complete_and_loads_again(finished_run: FinishedRun) ->
 @pytest.mark.parametrize(
     "line",
     [
-        r"\[INFO\] Watch the curves: tensorboard --logdir results",
+        r"\[INFO\] Watch the curves: \S*tensorboard --logdir results",
         r"\[INFO\] Connected to Unity environment with package version \S+ and communication "
         r"version 1\.5\.0",
         r"\[INFO\] Connected new brain: 1D\?team=0",

@@ -21,29 +21,33 @@ def test_signals_save_say_where_and_resume_goes_on(tmp_path: Path) -> None:
     tiny_build(tmp_path, "--actions", "1,0")
     tiny_yaml(tmp_path, max_steps=1_000_000, summary_freq=100, checkpoint_interval=500)
     run = tmp_path / "results" / "run"
-    before = 0
+    before, shown = 0, 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         resume = ("--resume",) if before else ()
         with Trainer(*WORDS, *resume, cwd=tmp_path) as trainer:
             if resume:
                 trainer.wait_for(rf"Resuming training from step {before}\.")
             summary = trainer.wait_for(r"1D\. Step: (\d+)\. .*\n.*1D\. Step: (\d+)\. ")
-            assert int(summary[1]) == before // 100 * 100 + 100
+            assert int(summary[1]) == shown + 100
             trainer.signal(number)
             assert trainer.wait() == code
             step = saved_step(run)
-            assert step >= int(summary[2]) > before
+            # What no update has learned from is collected anew: at most a buffer, and a message.
+            assert step > int(summary[2]) - 64 - 2
+            assert step > before
             assert re.search(
                 r"\[INFO\] Learning was interrupted\. Please wait while the graph is generated\.\n"
                 rf"\[INFO\] Exported results/run/1D/1D-{step}\.onnx\n"
                 rf"\[INFO\] Copied results/run/1D/1D-{step}\.onnx to results/run/1D\.onnx\.\n"
+                r"\[INFO\] Where the time went: .*\n"
                 rf"\[INFO\] Run 'run' ended: interrupted by {number.name}\.\n"
-                r"\[INFO\] Go on with: ppo-train settings\.yaml --env tiny\.x86_64 --num-envs 2 "
+                r"\[INFO\] Go on with: \S*ppo-train settings\.yaml --env tiny\.x86_64 --num-envs 2 "
                 r"--run-id run --resume\n",
                 trainer.output,
             ), trainer.output
             assert (run / "1D.onnx").exists()
             before = step
+            shown = int(re.findall(r"1D\. Step: (\d+)\. ", trainer.output)[-1])
     # kill -9 behind a checkpoint takes summaries with it that TensorBoard has already shown.
     with Trainer(*WORDS, "--resume", cwd=tmp_path) as trainer:
         checkpointed = int(trainer.wait_for(r"Exported results/run/1D/1D-(\d+)\.onnx")[1])
@@ -72,17 +76,3 @@ def test_signal_before_a_simulator_has_dialled_ends_the_run(tmp_path: Path) -> N
         trainer.signal(signal.SIGINT)
         assert trainer.wait() == 130
         assert "ended: interrupted by SIGINT." in trainer.output
-
-
-def test_resume_of_a_finished_run_ends_at_once_and_changes_no_weights(tmp_path: Path) -> None:
-    tiny_build(tmp_path, "--actions", "0,1")
-    tiny_yaml(tmp_path, max_steps=200)
-    ppo_train(*WORDS, cwd=tmp_path)
-    run = tmp_path / "results" / "run"
-    onnx = (run / "1D.onnx").read_bytes()
-    step = saved_step(run)
-    said = ppo_train(*WORDS, "--resume", cwd=tmp_path)
-    assert "ended: all behaviors have reached max_steps." in said
-    assert saved_step(run) == step
-    assert (run / "1D.onnx").read_bytes() == onnx
-    assert [path.name for path in run.glob("1D/*.pt")].count(f"1D-{step}.pt") == 1

@@ -53,6 +53,22 @@ def test_run_in_the_way_is_kept_unless_forced(
     assert event_steps(run.folder / "1D") == [100, 200]
 
 
+def test_resume_of_a_finished_run_ends_at_once_and_changes_no_weights(
+    finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    run = finished_run.copied_to(tmp_path)
+    files = sorted(contents(run.folder))
+    onnx = (run.folder / "1D.onnx").read_bytes()
+    step = checkpoint(run.folder, "1D")["step"]
+    said = ppo_train(*WORDS, "--run-id", "first", "--resume", cwd=run.cwd)
+    assert "ended: all behaviors have reached max_steps." in said
+    assert checkpoint(run.folder, "1D")["step"] == step
+    assert (run.folder / "1D.onnx").read_bytes() == onnx
+    # ML-Agents saves the step a second time, and may delete an older one for it.
+    new = set(contents(run.folder)) - set(files)
+    assert all("events.out.tfevents" in name for name in new), new
+
+
 def test_new_run_starts_from_weights_of_another(finished_run: FinishedRun, tmp_path: Path) -> None:
     run = finished_run.copied_to(tmp_path)
     tiny_yaml(run.cwd, max_steps=60, network_settings__normalize=True)  # ends before an update
