@@ -1,4 +1,4 @@
-"""No Docker engine runs in CI: the Dockerfile is linted, and its install steps are the Makefile's."""
+"""No Docker engine runs in CI: the Dockerfile is linted, and installs what the Makefile installs."""
 
 from __future__ import annotations
 
