@@ -1,4 +1,4 @@
-"""No Docker engine runs in CI: the Dockerfile is linted, and installs what the Makefile installs."""
+"""No Docker engine runs in CI: the Dockerfile is linted, and installs what the Makefile does."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ the simulator is blocked until then.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -257,8 +258,15 @@ def _listener(port: int) -> str | None:
                 inodes.add(f"socket:[{columns[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+            if inodes.intersection(_open_files(process)):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
         except OSError:  # not ours to look into, or gone meanwhile
             continue
     return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """Gives what a process's file descriptors stand for; they come and go while we look."""
+    for link in (process / "fd").iterdir():
+        with suppress(OSError):
+            yield str(link.readlink())

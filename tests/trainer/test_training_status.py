@@ -115,15 +115,16 @@ def test_the_run_folder_is_ml_agents(run: RunFolder) -> None:
     assert run.saved_behaviors() == ["Walker"]
 
 
-def test_clear_deletes_what_a_run_saved_and_nothing_else(run: RunFolder) -> None:
+def test_clear_deletes_what_a_run_saved_and_drew_of_one_behaviour(run: RunFolder) -> None:
     saved = save(run, "Walker", 5, None)
     run.publish_onnx("Walker", saved)
     other = save(run, "Walker2", 5, None)
-    theirs = run.behavior("Walker") / "events.out.tfevents.1"
-    theirs.touch()
+    (run.behavior("Walker") / "events.out.tfevents.1").touch()
+    notes = run.behavior("Walker") / "notes.txt"
+    notes.touch()
     (run.behavior("Walker") / ".Walker-9.pt.partial").touch()
     run.clear("Walker")
-    assert list(run.behavior("Walker").iterdir()) == [theirs]
+    assert list(run.behavior("Walker").iterdir()) == [notes]
     assert not run.onnx("Walker").exists()
     assert other.path.is_file()
     assert run.saved_behaviors() == ["Walker2"]
