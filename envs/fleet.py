@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
+from queue import Empty
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from envs.batch import Actions, Int64
 from envs.bridge import launcher
+from envs.bridge.event_loop import EventLoop
 from envs.bridge.launcher import LaunchPlan
 from envs.bridge.server import Call, ConnectionLost
 from envs.bridge.session import Phase, SimulatorMessage
@@ -52,6 +54,7 @@ EXIT_CODE_WAIT_S = 1.0
 # Unity needs some seconds to quit; what still runs after this is killed.
 CLOSE_WAIT_S = 10.0
 GOODBYE_GRACE_S = 1.0
+GOODBYE_POLL_S = 0.05
 # What programs end with when the user gave them something they cannot use: argparse, envs.gym.
 USAGE_EXIT_CODE = 2
 
@@ -79,7 +82,7 @@ class Fleet:
 
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._loop: EventLoop[Event] = EventLoop()
         self._lanes = LaneTable()
         self._simulators: list[Simulator] = []
         self._parameters = dict(plan.environment_parameters)
@@ -129,7 +132,7 @@ class Fleet:
             return
         try:
             for number in range(self._plan.num_simulators):
-                simulator = Simulator(number, self._plan, self._lanes, self._events)
+                simulator = Simulator(number, self._plan, self._lanes, self._loop)
                 self._simulators.append(simulator)
                 simulator.announce(self._parameters)
             for simulator in self._simulators:
@@ -170,7 +173,7 @@ class Fleet:
                 return []
             try:
                 wait_s = max(0.0, min(deadlines) - now) if deadlines else None
-                self._handle(self._events.get(timeout=wait_s))
+                self._handle(self._loop.wait(wait_s))
             except Empty:
                 continue
 
@@ -253,22 +256,28 @@ class Fleet:
         for simulator in self._simulators:
             simulator.server.say_goodbye()
         limit = time.monotonic() + CLOSE_WAIT_S
+        # Those that are in the middle of a step hear the goodbye with their next call.
+        while any(s.has_process for s in self._simulators) and time.monotonic() < limit:
+            self._loop.serve(GOODBYE_POLL_S)
         for simulator in self._simulators:
-            simulator.wait_for_end(limit - time.monotonic())
-        for stopped in [s.server.stop(GOODBYE_GRACE_S) for s in self._simulators]:
-            stopped.wait()
+            simulator.wait_for_end(0.0)
+        limit = time.monotonic() + GOODBYE_GRACE_S  # the Editor lives on
+        while any(s.server.is_connected for s in self._simulators) and time.monotonic() < limit:
+            self._loop.serve(GOODBYE_POLL_S)
+        for simulator in self._simulators:
+            simulator.server.close()
+        if self._simulators:
+            self._loop.close()
         self._simulators = []
 
     # ---- events -----------------------------------------------------------------------------
 
     def _drain(self) -> None:
         """Handles all events that are there, then looks for simulators that are silent."""
-        while True:
-            try:
-                event = self._events.get_nowait()
-            except Empty:
-                break
-            self._handle(event)
+        self._loop.serve(0.0)
+        with suppress(Empty):
+            while True:
+                self._handle(self._loop.take())
         now = time.monotonic()
         for simulator in self._simulators:
             if simulator.state is State.RUNNING and now >= simulator.deadline:

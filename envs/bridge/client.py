@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from envs.batch import Float32, Int32
-from envs.bridge.http2 import CallError, UnaryConnection
+from envs.bridge.http2_client import CallError, UnaryConnection
 from envs.bridge.proto.columns_pb2 import AgentActions, Message, Output, RLOutput
 from envs.bridge.proto.communicator_pb2 import (
     RESET,

@@ -1,35 +1,36 @@
 """The gRPC side of one simulator: a port, and calls that wait for an answer.
 
-The simulator calls Exchange; a handler thread puts the raw bytes on the fleet's queue and waits.
-No protobuf class is in the way, and whoever takes the call from the queue answers when it likes:
-the simulator is blocked until then.
+The simulator calls Exchange; the server hands on the raw bytes, and whoever took the call answers
+when it likes: the simulator is blocked until then. No protobuf class is in the way, and no thread:
+all happens in the event loop of whoever waits for calls.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Lock, Thread
-from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
-import grpc
 from google.protobuf.message import DecodeError
 
+from envs.bridge.event_loop import READABLE, WRITABLE, EventLoop
+from envs.bridge.http2 import RECEIVE_BYTES
+from envs.bridge.http2_server import (
+    Cancelled,
+    ErrorCode,
+    Http2Error,
+    Request,
+    ServerConnection,
+    Status,
+)
 from envs.bridge.proto import columns_pb2
-from envs.bridge.protocol import CHANNEL_OPTIONS, METHOD, SERVICE, STATUS_CLOSING
+from envs.bridge.protocol import EXCHANGE, STATUS_CLOSING
 from envs.errors import SimulatorDidNotStartError
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 LOOPBACK = "127.0.0.1"
-# One call waits for the trainer; the others are there to refuse whoever else dials the port.
-NUM_HANDLERS = 3
+NUM_WAITING_DIALLERS = 8
 GIVEN_UP = "The trainer has given this simulator up."
 GOODBYE = columns_pb2.Message(header={"status": STATUS_CLOSING}).SerializeToString()
 
@@ -39,56 +40,14 @@ class Call:
 
     __slots__ = ("_answer", "data", "generation")
 
-    def __init__(self, data: bytes, generation: int) -> None:
+    def __init__(self, data: bytes, generation: int, answer: Callable[[Call, bytes], None]) -> None:
         self.data = data
         self.generation = generation
-        self._answer: SimpleQueue[bytes | None] = SimpleQueue()
+        self._answer = answer
 
     def answer(self, data: bytes) -> None:
-        """Lets the simulator go on; never blocks."""
-        self._answer.put(data)
-
-    def abandon(self) -> None:
-        """Ends the call without an answer, because nobody is there to hear it."""
-        self._answer.put(None)
-
-    def wait(self) -> bytes | None:
-        """Waits for the answer; None when the call was abandoned."""
-        return self._answer.get()
-
-
-class DaemonThreads(Executor):
-    """Threads that wait for calls, and that never keep the interpreter from ending.
-
-    Those of ThreadPoolExecutor are joined at exit, which would hang a trainer that fails without
-    closing its fleet while a simulator waits for an answer.
-    """
-
-    def __init__(self, num_threads: int, name: str) -> None:
-        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._num_threads = num_threads
-        for number in range(num_threads):
-            Thread(target=self._run, name=f"{name}-{number}", daemon=True).start()
-
-    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Lets the next free thread call a function."""
-        future: Future[T] = Future()
-        self._work.put((future, partial(function, *args, **kwargs)))
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Ends the threads when they have done their work; waits for nobody."""
-        for _ in range(self._num_threads):
-            self._work.put(None)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            future, function = work
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(function())
-                except BaseException as error:  # handed on to whoever holds the future
-                    future.set_exception(error)
+        """Lets the simulator go on; never blocks. Nothing happens when it has hung up."""
+        self._answer(self, data)
 
 
 class ConnectionLost(NamedTuple):
@@ -102,117 +61,197 @@ class SimulatorServer:
 
     Args:
         port: 0 = the operating system picks one.
-        deliver: gets every Call and ConnectionLost, in handler threads; must not block.
+        loop: serves the port; all methods belong to its thread.
+        deliver: gets every Call and ConnectionLost; must not block.
 
     Raises:
         SimulatorDidNotStartError: the port is in use.
     """
 
-    def __init__(self, port: int, deliver: Callable[[Call | ConnectionLost], None]) -> None:
+    def __init__(
+        self, port: int, loop: EventLoop[Any], deliver: Callable[[Call | ConnectionLost], None]
+    ) -> None:
+        self._loop = loop
         self._deliver = deliver
-        self._lock = Lock()
         self.generation = 0  # how many simulators have been forgotten; stale calls bear a lower one
-        self._peer: str | None = None
-        self._forgotten: str | None = None  # the peer before; calls of it may still be under way
-        self._pending: Call | None = None
+        self._dialers: set[_Dialer] = set()
+        self._peer: _Dialer | None = None  # the simulator
+        self._pending: tuple[Call, _Dialer, int] | None = None  # with its stream
         self._is_closing = False
-        if port:
-            _require_free(port)
-        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-            self._exchange
-        )
-        self._threads = DaemonThreads(NUM_HANDLERS, f"exchange-{port}")
-        self._server = grpc.server(
-            self._threads,  # type: ignore[arg-type]  # gRPC calls nothing of it but submit
-            handlers=[grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})],
-            options=[*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)],
-        )
         try:
-            self.port = self._server.add_insecure_port(f"{LOOPBACK}:{port}")
-        except RuntimeError as error:
+            self._listener = socket.create_server((LOOPBACK, port), backlog=NUM_WAITING_DIALLERS)
+        except OSError as error:
             raise SimulatorDidNotStartError(_in_use(port)) from error
-        self._server.start()
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        loop.watch(self._listener, READABLE, self._accept)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether somebody has dialled and not hung up."""
+        return bool(self._dialers)
 
     def forget_peer(self) -> None:
         """Makes the next program that dials this port the simulator; ends a call that waits."""
-        with self._lock:
-            self.generation += 1
-            self._forgotten, self._peer = self._peer or self._forgotten, None
-            pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.abandon()
+        self.generation += 1
+        self._peer = None
+        for dialer in self._dialers:
+            dialer.is_forgotten = True
+        if self._pending is not None:
+            (_, dialer, stream), self._pending = self._pending, None
+            dialer.refuse(stream, GIVEN_UP)
 
     def say_goodbye(self) -> None:
         """Answers this and every later call with status 400, which makes the simulator quit."""
-        with self._lock:
-            self._is_closing = True
-            pending = self._pending
-        if pending is not None:
-            pending.answer(GOODBYE)
+        self._is_closing = True
+        if self._pending is not None:
+            self._answer(self._pending[0], GOODBYE)
 
-    def stop(self, grace_s: float) -> Event:
-        """Stops listening; the event comes when answers are out, after `grace_s` at the latest."""
-        stopped = self._server.stop(grace_s)
-        self._threads.shutdown(wait=False)
-        return stopped
+    def close(self) -> None:
+        """Stops listening and hangs up."""
+        self._loop.forget(self._listener)
+        self._listener.close()
+        for dialer in list(self._dialers):
+            dialer.say_that_all_is_over()
 
-    def _exchange(self, data: bytes, context: grpc.ServicerContext) -> bytes:
-        """Serves one call, in a thread of its own; waits for the trainer's answer."""
-        peer = context.peer()
-        with self._lock:
-            call = Call(data, self.generation)
-            refusal = self._refusal(peer, data)
-            if refusal is None:
-                self._peer, self._pending = peer, call
-            is_closing = self._is_closing
-        if is_closing:
-            return GOODBYE
-        if refusal is not None:
-            _refuse(context, refusal)
+    def _accept(self, ready: int) -> None:
+        with suppress(OSError):  # it has hung up already
+            wire, _ = self._listener.accept()
+            self._dialers.add(_Dialer(wire, self._loop, self._take, self._lose))
 
-        def ended() -> None:
-            with self._lock:
-                is_broken = self._pending is call
-                if is_broken:
-                    self._pending = None
-            if is_broken:
-                call.abandon()
-                self._deliver(ConnectionLost(call))
-
-        # The call goes first, so that whoever reads the queue knows it before it hears of its end.
-        self._deliver(call)
-        if not context.add_callback(ended):
-            ended()
-        answer = call.wait()
-        with self._lock:
-            if self._pending is call:
-                self._pending = None
-        if answer is None:
-            _refuse(context, GIVEN_UP)
-        return answer
-
-    def _refusal(self, peer: str, data: bytes) -> str | None:
-        """Gives why a call cannot be taken, None when it can."""
+    def _take(self, dialer: _Dialer, request: Request) -> None:
+        """Takes a call, or refuses it."""
+        stream, data = request
         if self._is_closing:
-            return None
-        if peer == self._forgotten != self._peer and not _opens_a_session(data):
-            return GIVEN_UP  # a successor that happens to dial from the same port introduces itself
+            dialer.answer(stream, GOODBYE)
+            return
+        refusal = self._refusal(dialer, data)
+        if refusal is not None:
+            dialer.refuse(stream, refusal)
+            return
+        call = Call(data, self.generation, self._answer)
+        dialer.is_forgotten = False
+        self._peer, self._pending = dialer, (call, dialer, stream)
+        self._deliver(call)
+
+    def _lose(self, dialer: _Dialer, stream: int | None) -> None:
+        """Hears that a call was given up by its simulator; None: everything was."""
+        if stream is None:
+            self._dialers.discard(dialer)
+        if self._pending is None:
+            return
+        call, waiting, pending_stream = self._pending
+        if waiting is dialer and stream in (None, pending_stream):
+            self._pending = None
+            self._deliver(ConnectionLost(call))
+
+    def _answer(self, call: Call, data: bytes) -> None:
+        if self._pending is None or self._pending[0] is not call:
+            return
+        (_, dialer, stream), self._pending = self._pending, None
+        dialer.answer(stream, data)
+
+    def _refusal(self, dialer: _Dialer, data: bytes) -> str | None:
+        """Gives why a call cannot be taken, None when it can."""
+        if dialer.is_forgotten and not _opens_a_session(data):
+            return GIVEN_UP
         if self._peer is None:
             return None
-        if peer != self._peer and (self._pending is not None or _opens_a_session(data)):
+        if dialer is not self._peer and (self._pending is not None or _opens_a_session(data)):
             return (
-                f"Port {self.port} already serves the simulator at {self._peer}. Every simulator "
-                "needs a port of its own: start this one with another --mlagents-port, or end the "
-                "other one first."
+                f"Port {self.port} already serves the simulator at {self._peer.address}. Every "
+                "simulator needs a port of its own: start this one with another --mlagents-port, "
+                "or end the other one first."
             )
         if self._pending is not None:
             return "This simulator's previous call still waits for its answer."
         return None
 
 
-def _refuse(context: grpc.ServicerContext, why: str) -> NoReturn:
-    context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
-    raise AssertionError("abort always raises")
+class _Dialer:
+    """Whoever has dialled a port: its socket, and what it says."""
+
+    def __init__(
+        self,
+        wire: socket.socket,
+        loop: EventLoop[Any],
+        take: Callable[[_Dialer, Request], None],
+        lose: Callable[[_Dialer, int | None], None],
+    ) -> None:
+        self.is_forgotten = False  # its simulator was given up
+        self._wire = wire
+        self._loop = loop
+        self._take = take
+        self._lose = lose
+        self._connection = ServerConnection(EXCHANGE)
+        wire.setblocking(False)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = wire.getpeername()
+        self.address = f"{host}:{port}"
+        loop.watch(wire, READABLE, self._serve)
+
+    def answer(self, stream: int, message: bytes) -> None:
+        """Answers a call of this connection."""
+        self._connection.answer(stream, message)
+        self._send()
+
+    def refuse(self, stream: int, why: str) -> None:
+        """Ends a call of this connection with an error."""
+        self._connection.refuse(stream, Status.FAILED_PRECONDITION, why)
+        self._send()
+
+    def say_that_all_is_over(self) -> None:
+        """Sends what can be sent at once, and hangs up."""
+        self._connection.go_away(ErrorCode.NO_ERROR, "The trainer has ended.")
+        self._send()
+        self._hang_up()
+
+    def _serve(self, ready: int) -> None:
+        if ready & WRITABLE:
+            self._send()
+        if not ready & READABLE:
+            return
+        try:
+            data = self._wire.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._hang_up()
+            return
+        try:
+            news = self._connection.receive(data)
+        except Http2Error:
+            self._send()
+            self._hang_up()
+            return
+        self._send()
+        for what in news:
+            if isinstance(what, Cancelled):
+                self._lose(self, what.stream)
+            else:
+                self._take(self, what)
+
+    def _send(self) -> None:
+        """Sends what can be sent without waiting; the loop sends the rest."""
+        outgoing = self._connection.outgoing
+        if not outgoing or self._wire.fileno() < 0:
+            return
+        try:
+            sent = self._wire.send(outgoing)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # reading will tell that it has hung up
+            outgoing.clear()
+            return
+        del outgoing[:sent]
+        self._loop.watch_for(self._wire, READABLE | WRITABLE if outgoing else READABLE)
+
+    def _hang_up(self) -> None:
+        self._loop.forget(self._wire)
+        self._wire.close()
+        self._lose(self, None)
 
 
 def _opens_a_session(data: bytes) -> bool:
@@ -222,16 +261,6 @@ def _opens_a_session(data: bytes) -> bool:
     except DecodeError:
         return False
     return output.HasField("rl_initialization_output") and not output.HasField("rl_output")
-
-
-def _require_free(port: int) -> None:
-    """Raises SimulatorDidNotStartError when another program listens on a loopback port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            raise SimulatorDidNotStartError(_in_use(port)) from error
 
 
 def _in_use(port: int) -> str:

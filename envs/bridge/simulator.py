@@ -22,9 +22,8 @@ from envs.bridge.side_channels import (
 )
 
 if TYPE_CHECKING:
-    from queue import SimpleQueue
-
     from envs.batch import Actions
+    from envs.bridge.event_loop import EventLoop
     from envs.lanes import LaneTable
 
 # The editor's own port in ML-Agents; executables begin one above it.
@@ -58,7 +57,7 @@ class ProcessEnded(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something happened to a simulator; other threads put it on the fleet's queue."""
+    """Something happened to a simulator."""
 
     simulator: int
     what: Call | ConnectionLost | ProcessEnded
@@ -80,11 +79,11 @@ class Simulator:
         number: its place in the fleet.
         plan: the fleet's.
         lanes: shared by the fleet.
-        events: the fleet's queue.
+        loop: the fleet's.
     """
 
     def __init__(
-        self, number: int, plan: FleetPlan, lanes: LaneTable, events: SimpleQueue[Event]
+        self, number: int, plan: FleetPlan, lanes: LaneTable, loop: EventLoop[Event]
     ) -> None:
         self.number = number
         self.state = State.RUNNING
@@ -99,13 +98,13 @@ class Simulator:
         self.log: Path | None = None
         self._plan = plan
         self._lanes = lanes
-        self._events = events
+        self._loop = loop
         self._call: Call | None = None
         self._news = b""  # side channel bytes that go with the next answer
         self._process: SimulatorProcess | None = None
         self.session = Session(number, lanes)
         port = 0 if plan.base_port is None else plan.base_port + number
-        self.server = SimulatorServer(port, lambda what: events.put(Event(number, what)))
+        self.server = SimulatorServer(port, loop, lambda what: loop.put(Event(number, what)))
 
     # ---- its process ------------------------------------------------------------------------
 
@@ -145,7 +144,8 @@ class Simulator:
         output = logs_dir / f"Player-{self.number}.{'log' if plan.kind == 'gym' else 'out'}"
 
         def ended(exit_code: int) -> None:
-            self._events.put(Event(self.number, ProcessEnded(generation, exit_code)))
+            event = Event(self.number, ProcessEnded(generation, exit_code))
+            self._loop.put_from_another_thread(event)
 
         command = launcher.arguments(plan, simulator=self.number, port=self.port, log=self.log)
         self._process = SimulatorProcess(command, output, ended)

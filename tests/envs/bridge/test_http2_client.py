@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.bridge.http2 import CallError, UnaryConnection
+from envs.bridge.http2_client import CallError, UnaryConnection
 from envs.bridge.protocol import CHANNEL_OPTIONS, EXCHANGE, METHOD, SERVICE
 
 Handler = Callable[[bytes, grpc.ServicerContext], bytes]
