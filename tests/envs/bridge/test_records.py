@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.bridge.proto.communicator_pb2 import UnityRLOutputProto
-from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords, VectorSensor
+from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords
+from envs.spec import vector_sensor
 
-SENSORS = [VectorSensor("a", 1), VectorSensor("b/c", 243), VectorSensor("", 3)]
+SENSORS = [vector_sensor("a", 1), vector_sensor("b/c", 243), vector_sensor("", 3)]
 
 
 @settings(deadline=None, max_examples=30)
@@ -40,7 +41,7 @@ def test_protobuf_reads_exactly_what_was_written(
     for index, agent in enumerate(agents):
         assert [o.name for o in agent.observations] == [sensor.name for sensor in SENSORS]
         for sensor, observation in enumerate(agent.observations):
-            size = SENSORS[sensor].size
+            size = SENSORS[sensor].shape[0]
             assert list(observation.shape) == [size]
             expected = np.arange(size) + index * 100 + sensor * 1000
             np.testing.assert_array_equal(observation.float_data.data, expected)

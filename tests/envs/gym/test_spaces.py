@@ -56,7 +56,7 @@ def nested_spaces() -> st.SearchStrategy[Space]:
 
 def read(space: Space, obs: Any) -> list[NDArray[np.float32]]:
     layout = ObservationLayout(space)
-    rows = [np.full(sensor.size, np.nan, np.float32) for sensor in layout.sensors]
+    rows = [np.full(sensor.shape, np.nan, np.float32) for sensor in layout.sensors]
     layout.write(obs, rows)
     return rows
 
@@ -130,10 +130,10 @@ def test_dict_of_goal_environments_becomes_three_named_sensors() -> None:
         }
     )
     sensors = ObservationLayout(space).sensors
-    assert [(sensor.name, sensor.size) for sensor in sensors] == [
-        ("obs/achieved_goal", 3),
-        ("obs/desired_goal", 3),
-        ("obs/observation", 10),
+    assert [(sensor.name, sensor.shape) for sensor in sensors] == [
+        ("obs/achieved_goal", (3,)),
+        ("obs/desired_goal", (3,)),
+        ("obs/observation", (10,)),
     ]
 
 
