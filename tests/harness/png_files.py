@@ -34,4 +34,5 @@ def png(pixels: NDArray[Any]) -> bytes:
 def numbered(height: int, width: int, channels: int, first: int = 0) -> NDArray[np.uint8]:
     """Pixels that tell where they belong: first + 100 * channel + 10 * row + column."""
     y, x, c = np.meshgrid(range(height), range(width), range(channels), indexing="ij")
-    return (first + 100 * c + 10 * y + x).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (first + 100 * c + 10 * y + x).astype(np.uint8)
+    return pixels

@@ -137,10 +137,9 @@ IMAGES = ["--vectors", "0", "--images", "2", "--image-shape", "4,5,6"]
 def test_best_policy_over_the_wire_returns_the_best(
     sizes: tuple[int, int], sensors: list[str], tmp_path: Path
 ) -> None:
-    command = (sys.executable, "-m", "envs.testing.tiny", "--actions", f"{sizes[0]},{sizes[1]}")
-    command += tuple(sensors)
-    two_teams = ("--behavior", "1D?team=0", "--behavior", "1D?team=1")
-    launch = LaunchPlan(command=(*command, *two_teams), kind="gym")
+    command = [sys.executable, "-m", "envs.testing.tiny", "--actions", f"{sizes[0]},{sizes[1]}"]
+    two_teams = ["--behavior", "1D?team=0", "--behavior", "1D?team=1"]
+    launch = LaunchPlan(command=(*command, *sensors, *two_teams), kind="gym")
     returns: dict[str, list[float]] = defaultdict(list)
     totals: dict[tuple[str, int], float] = defaultdict(float)
     with Fleet(FleetPlan(launch=launch, logs_dir=tmp_path)) as fleet:
