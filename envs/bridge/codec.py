@@ -31,7 +31,7 @@ from envs.bridge.layout import (
 )
 from envs.bridge.plan import DIGIT_WEIGHTS, Planner
 from envs.bridge.proto import columns_pb2, communicator_pb2
-from envs.bridge.sensors import UNREADABLE
+from envs.bridge.wire_spec import UNREADABLE
 from envs.errors import BadDataError
 from envs.spec import ActionSpec, BehaviorSpec, sum_of_branches
 

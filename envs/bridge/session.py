@@ -32,8 +32,8 @@ from envs.bridge.protocol import (
     STATUS_CLOSING,
     STATUS_OK,
 )
-from envs.bridge.sensors import UNREADABLE, build_spec
 from envs.bridge.side_channels import Inbox, StatsMessage
+from envs.bridge.wire_spec import UNREADABLE, build_spec
 from envs.errors import BadDataError, SimulatorClosedError, WrongProtocolError
 from envs.lanes import NOBODY, AgentLanes, LaneTable
 from envs.spec import BehaviorSpec, parse_behavior_id

@@ -26,7 +26,7 @@ from envs.bridge.proto.communicator_pb2 import (
     ObservationProto,
     UnityRLOutputProto,
 )
-from envs.bridge.sensors import build_spec
+from envs.bridge.wire_spec import build_spec
 from envs.errors import BadDataError, UnsupportedSpaceError
 from envs.fleet import Fleet, FleetPlan, LaunchPlan
 

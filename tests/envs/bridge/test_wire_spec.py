@@ -18,7 +18,7 @@ from envs.bridge.proto.communicator_pb2 import (
     continuous,
     discrete,
 )
-from envs.bridge.sensors import WireSpec, build_spec
+from envs.bridge.wire_spec import WireSpec, build_spec
 from envs.errors import BadDataError, UnsupportedSpaceError
 from envs.spec import (
     VARIABLE_LENGTH,
