@@ -166,13 +166,13 @@ def _examples(
     policy: ActorCritic, spec: BehaviorSpec, num_rows: int, chance: np.random.Generator
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_] | None]:
     """Gives observations (B, size) per sensor, the first all zero, and masks (B, L)."""
-    joined = chance.standard_normal((num_rows, sum(policy.observation_sizes)))
+    joined = chance.standard_normal((num_rows, sum(policy.sensors.vector_sizes)))
     if policy.normalizer is not None:
         joined[1::8] *= 4  # every eighth row reaches the normaliser's clip
         scale = policy.normalizer.scale.double().cpu().numpy()
         joined = joined / scale + policy.normalizer.shift.double().cpu().numpy()
     joined[0] = 0
-    ends = np.cumsum(policy.observation_sizes)[:-1]
+    ends = np.cumsum(policy.sensors.vector_sizes)[:-1]
     obs = [np.ascontiguousarray(part, np.float32) for part in np.split(joined, ends, axis=1)]
     if not policy.branch_sizes:
         return obs, None
@@ -226,10 +226,10 @@ def _expected(
             sampled = dataclasses.replace(action, continuous=drawn)
             expected["continuous_actions"] = to_simulator(sampled).continuous
         for k, size in enumerate(live.branch_sizes):
-            expected[f"branch_{k}.probabilities"] = np.zeros((len(inputs), size))
+            expected[f"branch_{k}.probabilities"] = np.zeros((len(action.discrete), size))
         for choice in range(max(live.branch_sizes, default=0)):
             capped = torch.tensor([min(choice, size - 1) for size in live.branch_sizes])
-            discrete = capped.expand(len(inputs), -1)  # (K,) -> (B, K)
+            discrete = capped.expand(len(action.discrete), -1)  # (K,) -> (B, K)
             log_probs = live.evaluate(inputs, masks, action.continuous, discrete).log_probs
             for k, column in enumerate(capped.tolist()):
                 probability = log_probs[:, live.continuous_size + k].exp().numpy()

@@ -104,7 +104,7 @@ def _features(graph: _Graph, policy: ActorCritic) -> str:
     """Observations -> normaliser -> body."""
     encoded = []
     start = 0
-    for i, size in enumerate(policy.observation_sizes):
+    for i, size in enumerate(policy.sensors.vector_sizes):
         obs = graph.input(f"obs_{i}", size)
         if policy.normalizer is not None:
             part = slice(start, start + size)
@@ -119,7 +119,7 @@ def _features(graph: _Graph, policy: ActorCritic) -> str:
     hidden = encoded[0]
     if len(encoded) > 1:
         hidden = graph.add("Concat", encoded, "inputs", axis=1)
-    body = policy.actor_body
+    body = policy.actor_body.hidden
     for i, layer in enumerate(body.layers):
         assert isinstance(layer, nn.Linear)
         hidden = graph.dense(f"body.{i}", hidden, layer.weight, layer.bias)

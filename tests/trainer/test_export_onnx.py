@@ -189,7 +189,7 @@ def test_known_answer_computed_by_hand(tmp_path: Path) -> None:
     with torch.no_grad():
         policy.normalizer.shift.copy_(torch.tensor([10.0, -1.0]))
         policy.normalizer.scale.copy_(torch.tensor([0.5, 4.0]))  # deviations 2 and 0.25
-        first = next(policy.actor_body.layers.children())
+        first = next(policy.actor_body.hidden.layers.children())
         assert isinstance(first, torch.nn.Linear)
         first.weight.copy_(torch.tensor([[1.0, 0.1]]))
         first.bias.fill_(-0.5)
