@@ -10,7 +10,6 @@ from mlagents_envs.base_env import (
     ActionSpec,
     BehaviorSpec,
     DimensionProperty,
-    ObservationSpec,
     ObservationType,
 )
 
@@ -24,6 +23,19 @@ __all__ = [
     "parse_behavior_id",
     "sum_of_branches",
 ]
+
+
+class ObservationSpec(NamedTuple):
+    """One sensor: mlagents-envs' four fields, and how its columns are stored.
+
+    Images are (C, H, W). With dtype "uint8" their numbers stand for value / 255.
+    """
+
+    shape: tuple[int, ...]
+    dimension_property: tuple[DimensionProperty, ...]
+    observation_type: ObservationType
+    name: str
+    dtype: str = "float32"
 
 
 class BehaviorId(NamedTuple):
