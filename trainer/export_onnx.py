@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.batch import Observations
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.actor import to_simulator
 from trainer.atomic_file import atomic_path, atomic_write
@@ -27,7 +28,7 @@ from trainer.config.errors import UserError
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.sensors import Sensor, SensorKind
 from trainer.onnx_graph import OPSET, build_model, with_outputs
-from trainer.onnx_policy import Observations, OnnxPolicy, open_session
+from trainer.onnx_policy import OnnxPolicy, open_session
 
 LIMIT = 1e-5  # largest difference between file and live policy
 

@@ -13,13 +13,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from envs.batch import Actions
+from envs.batch import Actions, Observations
 from trainer.config.errors import UserError
 
 UNITY_FORMAT = 3.0  # version_number of every model since ML-Agents' package 2.0
-
-
-Observations = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def as_floats(obs: Observations) -> NDArray[np.float32]:
