@@ -32,6 +32,7 @@ LAYERS = {
     "trainer.stopping": 5,
     "trainer.behavior": 4,
     "trainer.actor": 4,
+    "trainer.compiled_policy": 4,
     "trainer.checkpoint": 4,
     "trainer.saved_policy": 4,
     "trainer.training_status": 4,

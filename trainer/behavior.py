@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
@@ -87,11 +86,7 @@ class Behavior:
             settings.max_steps,
             torch.Generator().manual_seed(seed + 1),
         )
-        self.actor = Actor(
-            self.policy,
-            torch.Generator(device=device).manual_seed(seed + 2),
-            settings.network_settings.deterministic,
-        )
+        self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         self.log = StepLog(spec, settings.hyperparameters.buffer_size + 1024)
         self.episodes = EpisodeTracker()
         self.step = 0
@@ -186,6 +181,7 @@ class Behavior:
         self.policy.update_normalizer(rollout.obs)
         self.num_updates += 1
         self._require_finite_weights()
+        self.actor.refresh()
 
     def _require_finite_weights(self) -> None:
         """Ends the run before an agent, or a checkpoint, gets to see a broken policy."""
@@ -248,7 +244,7 @@ class Behavior:
             "summarised_step": self._summarised_step,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
-            "acting_generator": self.actor.generator.get_state(),
+            "acting_generator": self.actor.chance_state(),
             "recent_returns": list(self.episodes.recent_returns),
             "recent_lengths": list(self.episodes.recent_lengths),
         }
@@ -265,10 +261,8 @@ class Behavior:
         self._require_same_network(state)
         self.policy.load_state_dict(policy)
         self.algorithm.load_state_dict(algorithm)
-        generator = state["acting_generator"]
-        assert isinstance(generator, Tensor)
-        if self.actor.generator.get_state().shape == generator.shape:
-            self.actor.generator.set_state(generator)
+        self.actor.load_chance_state(state["acting_generator"])
+        self.actor.refresh()
         self.step = int(state["step"])  # type: ignore[call-overload] # an int, by state_dict
         self.num_updates = int(state["num_updates"])  # type: ignore[call-overload] # likewise
         summarised = state.get("summarised_step", 0)

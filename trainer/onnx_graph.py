@@ -16,9 +16,8 @@ from importlib.metadata import version
 import onnx
 from onnx import TensorProto, helper
 
-from trainer.actor import ACTION_LIMIT
 from trainer.nn.actor_critic import ActorCritic
-from trainer.nn.distributions import MASKED_LOGIT
+from trainer.nn.distributions import ACTION_LIMIT, MASKED_LOGIT
 from trainer.onnx_body import add_features
 from trainer.onnx_nodes import BATCH, Graph
 from trainer.onnx_policy import UNITY_FORMAT
@@ -121,4 +120,24 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
         copy.graph.output.append(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, None])
         )
+    return copy
+
+
+def cut_to_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Gives the part of the graph that inner float values (B, any size) are computed from."""
+    graph = model.graph
+    wanted, nodes = set(names), []
+    for node in reversed(graph.node):  # nodes come after what they read
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            nodes.append(node)
+    cut = helper.make_graph(
+        nodes[::-1],
+        graph.name,
+        [value for value in graph.input if value.name in wanted],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, None]) for name in names],
+        [constant for constant in graph.initializer if constant.name in wanted],
+    )
+    copy = helper.make_model(cut, opset_imports=model.opset_import)
+    copy.ir_version = model.ir_version
     return copy
