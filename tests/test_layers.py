@@ -63,6 +63,7 @@ THIRD_PARTY = {
     "yaml": ["trainer.config"],
     "onnx": ["trainer.export_onnx", "trainer.onnx_graph", "trainer.onnx_nodes"],
     "onnxruntime": ["trainer.onnx_policy"],
+    "PIL": ["envs.bridge.images"],
     "rich": ["trainer.cli", "trainer.run"],
 }
 TORCH_FREE = ("envs", "trainer.config", "trainer.schedules")
