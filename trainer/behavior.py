@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Decisions, Terminals
-from envs.spec import BehaviorSpec
+from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
 from trainer.actor import Actor
 from trainer.algos.base import Algorithm
 from trainer.algos.ppo import PPO
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.metrics import Metrics
+from trainer.nn.encoders import ImageEncoder
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.rollout.segments import take
@@ -131,6 +132,13 @@ class Behavior:
         """Mean length of the last 100 episodes, in transitions."""
         lengths = self.episodes.recent_lengths
         return float(np.mean(lengths)) if lengths else None
+
+    @property
+    def image_work(self) -> int:
+        """Multiply-adds that the images of one minibatch take, forward, in actor and critic."""
+        encoders = [part for part in self.policy.modules() if isinstance(part, ImageEncoder)]
+        per_row = sum(encoder.multiply_adds for encoder in encoders)
+        return per_row * self.settings.hyperparameters.batch_size
 
     def decide(self, batches: Sequence[Decisions]) -> list[Actions]:
         """Answers agents that wait for an action, one answer per batch."""
@@ -316,15 +324,22 @@ class DivergedError(UserError):
 
 def describe(spec: BehaviorSpec) -> str:
     """Says what a behaviour observes and how it acts, in one line."""
-    sensors = ", ".join(
-        f"{sensor.name or 'sensor'} {tuple(sensor.shape)}" for sensor in spec.observation_specs
-    )
+    sensors = ", ".join(_describe_sensor(sensor) for sensor in spec.observation_specs)
     actions = spec.action_spec
     branches = f", discrete branches {list(actions.discrete_branches)}"
     return (
         f"observations {sensors}; actions {actions.continuous_size} continuous"
         f"{branches if actions.discrete_size else ''}"
     )
+
+
+def _describe_sensor(sensor: ObservationSpec) -> str:
+    words = f"{sensor.name or 'sensor'} {tuple(sensor.shape)}"
+    if DimensionProperty.VARIABLE_SIZE in sensor.dimension_property[0]:
+        words += " of variable length"
+    if sensor.dtype != "float32":
+        words += f" {sensor.dtype}"
+    return f"goal {words}" if sensor.observation_type == ObservationType.GOAL_SIGNAL else words
 
 
 def _next_multiple(step: int, interval: int) -> int:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from envs.batch import Observations
 from trainer.nn.actor_critic import Action, ActorCritic
 from trainer.nn.distributions import LOG_SQRT_2PI
 from trainer.onnx_graph import build_model, cut_to_outputs
-from trainer.onnx_policy import open_session
+from trainer.onnx_policy import as_floats, open_session
 
 SMALLEST = np.finfo(np.float32).tiny  # 0 / 0 would win against every probability
 Arrays = list[NDArray[Any]]
@@ -51,18 +52,22 @@ class CompiledPolicy:
 
     def act(
         self,
-        obs: Sequence[NDArray[Any]],
+        obs: Sequence[Observations],
         mask: NDArray[np.bool_] | None,
         deterministic: bool = False,
     ) -> Action:
         """Chooses an action for each row; the mean and the likeliest branch if `deterministic`.
 
         Args:
-            obs: one per sensor, each (N, *shape).
+            obs: one per sensor, each (N, *shape); uint8 stands for value / 255.
             mask: (N, L), True = allowed; None without branches.
             deterministic: choose instead of draw.
         """
-        feed = {f"obs_{i}": column for i, column in enumerate(obs) if f"obs_{i}" in self._inputs}
+        feed = {
+            name: as_floats(column)
+            for i, column in enumerate(obs)
+            if (name := f"obs_{i}") in self._inputs
+        }
         if mask is not None:
             feed["action_masks"] = mask.astype(np.float32)
         answers: Arrays = self._run(self._outputs, feed)

@@ -13,10 +13,17 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from envs.batch import Actions
+from envs.batch import Actions, Observations
 from trainer.config.errors import UserError
 
 UNITY_FORMAT = 3.0  # version_number of every model since ML-Agents' package 2.0
+
+
+def as_floats(obs: Observations) -> NDArray[np.float32]:
+    """Gives observations as Unity feeds them: bytes become 0 to 1."""
+    if obs.dtype == np.uint8:
+        return obs.astype(np.float32) / np.float32(255)
+    return np.asarray(obs, np.float32)
 
 
 class OnnxError(UserError):
@@ -90,14 +97,14 @@ class OnnxPolicy:
 
     def act(
         self,
-        obs: Sequence[NDArray[np.float32]],
+        obs: Sequence[Observations],
         mask: NDArray[np.bool_] | None,
         deterministic: bool,
     ) -> Actions:
         """Chooses an action for each of N rows.
 
         Args:
-            obs: one per sensor, each (N, *shape).
+            obs: one per sensor, each (N, *shape); uint8 stands for value / 255.
             mask: (N, L), True = allowed, or None for everything; only with discrete actions.
             deterministic: choose the likeliest instead of drawing.
 
@@ -117,7 +124,7 @@ class OnnxPolicy:
         )
 
     def feed(
-        self, obs: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_] | None
+        self, obs: Sequence[Observations], mask: NDArray[np.bool_] | None
     ) -> dict[str, NDArray[np.float32]]:
         """Names the inputs; checks what a user can get wrong: another environment's sensors."""
         found = [column.shape[1:] for column in obs]
@@ -127,7 +134,9 @@ class OnnxPolicy:
                 f"{self.path} expects observations of the shapes {wanted}, the environment has "
                 f"{found}. Run it on the environment that it was trained on."
             )
-        feed = dict(zip(self._observations, obs, strict=True))
+        feed = {
+            name: as_floats(column) for name, column in zip(self._observations, obs, strict=True)
+        }
         if "action_masks" in self._inputs:
             size = int(self._inputs["action_masks"][1])
             if mask is None:

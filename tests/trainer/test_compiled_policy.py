@@ -3,17 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 from pytest import approx
+from sensor_specs import behavior, entities, image, random_obs, vector
 
+from envs.spec import ActionSpec, BehaviorSpec
 from trainer.compiled_policy import CompiledPolicy
 from trainer.config.settings import NetworkSettings
 from trainer.nn.actor_critic import ActorCritic
 
-SENSORS = [
-    ObservationSpec((size,), (DimensionProperty.NONE,), Kind.DEFAULT, f"s{size}") for size in (2, 3)
-]
+SENSORS = [vector(size, f"s{size}") for size in (2, 3)]
 KINDS = {"continuous": (3, ()), "discrete": (0, (3, 2)), "hybrid": (2, (4,))}
 
 
@@ -77,7 +75,7 @@ def test_draws_spread_as_the_policy_says() -> None:
     chosen = torch.arange(4)[:, None]
     with torch.no_grad():
         judged = policy.evaluate(
-            inputs.expand(4, -1),
+            (inputs[0].expand(4, -1),),
             torch.from_numpy(mask[:4]),
             torch.zeros(4, 2),
             chosen,
@@ -111,3 +109,17 @@ def test_drawing_goes_on_from_a_saved_state() -> None:
     found = other.act(obs, mask)
     assert torch.equal(found.continuous, expected.continuous)
     assert torch.equal(found.discrete, expected.discrete)
+
+
+def test_cameras_crowds_and_goals_are_read_like_the_policy_reads_them() -> None:
+    spec = behavior(
+        image(3, 20, 20), vector(4), entities(5, 6), vector(2, is_goal=True), branches=(3,)
+    )
+    torch.manual_seed(1)
+    policy = ActorCritic("Crab", spec, NetworkSettings(hidden_units=16), 1, False)
+    obs = random_obs(spec, 30)
+    everything = np.ones((30, 3), np.bool_)
+    drawn = CompiledPolicy(policy, seed=0).act([column.numpy() for column in obs], everything)
+    with torch.no_grad():
+        judged = policy.evaluate(policy.inputs(obs), None, drawn.continuous, drawn.discrete)
+    torch.testing.assert_close(drawn.log_probs, judged.log_probs, rtol=0, atol=1e-5)

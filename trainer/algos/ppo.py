@@ -20,7 +20,7 @@ reward signals each have a value head and a discount, and their advantages are a
 With `ratio: per_dimension` every action dimension and branch has a ratio of its own, clipped by
 itself, and losses and entropies are means over dimensions (ML-Agents' objective).
 
-Letters: B decisions of a rollout, D network inputs, C continuous action size, K discrete branches,
+Letters: B decisions of a rollout, C continuous action size, K discrete branches,
 R reward signals.
 """
 
@@ -38,13 +38,10 @@ from trainer.algos.trace import UpdateTrace
 from trainer.config.settings import PPOHyperparameters
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.flat_parameters import FlatParameters
+from trainer.nn.sensors import Inputs
 from trainer.rollout.minibatch import Minibatch
 from trainer.rollout.rollout import Rollout
 from trainer.schedules import BETA_FLOOR, EPSILON_FLOOR, LEARNING_RATE_FLOOR, scheduled
-
-VALUED_AT_ONCE = (
-    4096  # rows; by arithmetic, 20,480 rows of 3x512 at once need 126 MB for three layers
-)
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
@@ -106,8 +103,8 @@ class PPO:
         self.optimizer.param_groups[0]["lr"] = learning_rate
 
         with torch.no_grad():  # the normaliser does not change during an update
-            inputs = self.policy.inputs(rollout.obs)  # (B, D)
-            following = self.policy.inputs(rollout.bootstrap_obs)  # (S, D)
+            inputs = self.policy.inputs(rollout.obs)
+            following = self.policy.inputs(rollout.bootstrap_obs)
         old_log_probs = self._of_ratio(rollout.log_probs)
         old_values, advantages, returns = self._targets(rollout, inputs, following)
         foreseen = explained_variance(old_values, returns)  # (), before learning
@@ -181,26 +178,23 @@ class PPO:
 
     @torch.no_grad()
     def _targets(
-        self, rollout: Rollout, inputs: Tensor, following: Tensor
+        self, rollout: Rollout, inputs: Inputs, following: Inputs
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Asks the critic, and estimates what it should have said.
 
         Args:
             rollout: B decisions in S segments.
-            inputs: (B, D) of its decisions.
-            following: (S, D) of what follows its segments.
+            inputs: of its decisions.
+            following: of what follows its segments.
 
         Returns:
             Values (B, R); advantages (B,) or (B, 1), averaged over signals; returns (B, R).
         """
-        # In pieces: the layers of a whole rollout at once would be most of the process's memory.
-        values = torch.cat(
-            [self.policy.values(part) for part in torch.split(inputs, VALUED_AT_ONCE)]
-        )
+        values = self.policy.values_in_pieces(inputs)
         advantages, returns = gae(
             rollout.rewards,
             values,
-            rollout.next_values(values, self.policy.values(following)),
+            rollout.next_values(values, self.policy.values_in_pieces(following)),
             rollout.is_segment_end(),
             self.gamma,
             self.settings.lambd,

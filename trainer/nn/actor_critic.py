@@ -1,6 +1,6 @@
 """The policy and its critic: what an agent does with an observation, and what that is worth.
 
-Letters: B rows, D size of all vector observations end to end, C continuous action size,
+Letters: B rows, C continuous action size,
 K discrete branches, L sum of branch sizes, R reward signals, H hidden units.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.spec import BehaviorSpec, sum_of_branches
-from trainer.config.errors import UserError
 from trainer.config.settings import NetworkSettings
+from trainer.nn.body import NetworkBody
 from trainer.nn.distributions import (
     categorical_entropy,
     categorical_log_probs,
@@ -25,8 +25,9 @@ from trainer.nn.distributions import (
     sample_categorical,
     standard_normal_log_probs,
 )
-from trainer.nn.mlp import MLP, initialize
+from trainer.nn.mlp import initialize
 from trainer.nn.normalizer import Normalizer
+from trainer.nn.sensors import Inputs, UnsupportedBehaviorError, in_pieces, sensors_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +54,14 @@ class Evaluation:
     values: Tensor  # (B, R)
 
 
-class UnsupportedBehaviorError(UserError):
-    """The behaviour has observations or actions that this version cannot learn from."""
-
-
-def vector_sizes(spec: BehaviorSpec, behavior: str) -> list[int]:
-    """Gives the length of each observation, in sensor order.
-
-    Raises:
-        UnsupportedBehaviorError: a sensor is not a vector, or there is nothing to act with.
-    """
-    for sensor in spec.observation_specs:
-        if len(sensor.shape) != 1:
-            raise UnsupportedBehaviorError(
-                f"Behavior '{behavior}': sensor '{sensor.name}' has shape {tuple(sensor.shape)}. "
-                f"This version learns from vector observations, shape (n,), only; cameras and "
-                f"variable-length observations come later. Remove the sensor, or observe a vector."
-            )
+def require_actions(spec: BehaviorSpec, behavior: str) -> None:
+    """Raises UnsupportedBehaviorError if there is nothing to act with."""
     actions = spec.action_spec
     if actions.continuous_size + actions.discrete_size == 0:
         raise UnsupportedBehaviorError(
             f"Behavior '{behavior}' has no actions. Give its agents at least one continuous action "
             f"or one discrete branch (Behavior Parameters > Actions)."
         )
-    return [int(sensor.shape[0]) for sensor in spec.observation_specs]
 
 
 class ActorCritic(nn.Module):
@@ -96,29 +81,21 @@ class ActorCritic(nn.Module):
         shared_critic: bool,
     ) -> None:
         super().__init__()
-        sizes = vector_sizes(spec, behavior)
-        num_inputs = sum(sizes)
-        self.observation_sizes = tuple(sizes)
+        require_actions(spec, behavior)
+        self.sensors = sensors_of(spec, behavior)
         self.continuous_size = int(spec.action_spec.continuous_size)
         self.branch_sizes = tuple(int(size) for size in spec.action_spec.discrete_branches)
-        self.normalizer = Normalizer(num_inputs) if network.normalize else None
-
-        def body() -> MLP:
-            return MLP(
-                num_inputs,
-                network.hidden_units,
-                network.num_layers,
-                network.activation,
-                network.initialization,
-            )
+        num_vector_inputs = sum(self.sensors.vector_sizes)
+        normalizes = network.normalize and num_vector_inputs > 0
+        self.normalizer = Normalizer(num_vector_inputs) if normalizes else None
+        self.actor_body = NetworkBody(self.sensors, network)
+        self.critic_body = self.actor_body if shared_critic else NetworkBody(self.sensors, network)
 
         def head(size: int, kaiming_gain: float) -> nn.Linear:
             how = network.initialization
-            layer = nn.Linear(network.hidden_units, size)
+            layer = nn.Linear(self.actor_body.num_features, size)
             return initialize(layer, how, 0.01 if how == "orthogonal" else kaiming_gain)
 
-        self.actor_body = body()
-        self.critic_body = self.actor_body if shared_critic else body()
         if self.continuous_size:
             self.mean_head = head(self.continuous_size, 0.2)
             self.log_std = nn.Parameter(
@@ -126,30 +103,43 @@ class ActorCritic(nn.Module):
             )
         if self.branch_sizes:
             self.branch_head = head(sum_of_branches(spec), 0.1)
-        self.value_head = nn.Linear(network.hidden_units, num_signals)
+        self.value_head = nn.Linear(self.critic_body.num_features, num_signals)
         if network.initialization == "orthogonal":
             nn.init.orthogonal_(self.value_head.weight)
         else:
             nn.init.xavier_uniform_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def inputs(self, obs: Sequence[Tensor]) -> Tensor:
-        """Puts the observations end to end and normalises them; (B, size)... -> (B, D)."""
-        joined = obs[0] if len(obs) == 1 else torch.cat(list(obs), dim=1)
-        return joined if self.normalizer is None else self.normalizer(joined)
+    def inputs(self, obs: Sequence[Tensor]) -> Inputs:
+        """Makes what the networks read of B rows of observations, (B, *shape) each."""
+        vectors = self.sensors.vectors(obs)
+        if vectors is None:
+            return self.sensors.others(obs)
+        if self.normalizer is not None:
+            vectors = self.normalizer(vectors)
+        return (vectors, *self.sensors.others(obs))
 
     def update_normalizer(self, obs: Sequence[Tensor]) -> None:
-        """Takes (B, size)... observations into the running mean and variance."""
-        if self.normalizer is not None:
-            self.normalizer.update(torch.cat(list(obs), dim=1))
+        """Takes the vectors among (B, *shape)... observations into the running statistics."""
+        vectors = self.sensors.vectors(obs)
+        if self.normalizer is not None and vectors is not None:
+            self.normalizer.update(vectors)
 
-    def values(self, inputs: Tensor) -> Tensor:
-        """(B, D) -> (B, R), in units of the reward after its strength."""
+    def values(self, inputs: Inputs) -> Tensor:
+        """Inputs of B rows -> (B, R), in units of the reward after its strength."""
         features = self.critic_body(inputs)
         return functional.linear(features, self.value_head.weight, self.value_head.bias)
 
-    def _features_and_values(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, D) -> (B, H), (B, R); a shared body runs once."""
+    def values_in_pieces(self, inputs: Inputs) -> Tensor:
+        """Gives `values` of any number of rows.
+
+        The layers of a whole rollout at once would be most of the process's memory.
+        """
+        pieces = in_pieces(inputs, self.critic_body.rows_at_once)
+        return torch.cat([self.values(piece) for piece in pieces])
+
+    def _features_and_values(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Inputs of B rows -> (B, H), (B, R); a shared body runs once."""
         features = self.actor_body(inputs)
         if self.critic_body is not self.actor_body:
             return features, self.values(inputs)
@@ -165,7 +155,7 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def act(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         mask: Tensor | None,
         generator: torch.Generator,
         deterministic: bool = False,
@@ -173,15 +163,16 @@ class ActorCritic(nn.Module):
         """Chooses an action for each row; the mean and the likeliest branch if `deterministic`.
 
         Args:
-            inputs: (B, D), from `inputs`.
+            inputs: of B rows, from `inputs`.
             mask: (B, L) bool, True = allowed, or None.
             generator: the only source of chance.
             deterministic: choose instead of draw.
         """
         features = self.actor_body(inputs)
-        continuous = inputs.new_zeros((len(inputs), self.continuous_size))
+        num_rows = len(features)
+        continuous = features.new_zeros((num_rows, self.continuous_size))
         discrete = torch.zeros(
-            (len(inputs), len(self.branch_sizes)), dtype=torch.int64, device=inputs.device
+            (num_rows, len(self.branch_sizes)), dtype=torch.int64, device=features.device
         )
         log_probs = []
         if self.continuous_size:
@@ -203,12 +194,12 @@ class ActorCritic(nn.Module):
         return Action(continuous, discrete, joined)
 
     def evaluate(
-        self, inputs: Tensor, mask: Tensor | None, continuous: Tensor, discrete: Tensor
+        self, inputs: Inputs, mask: Tensor | None, continuous: Tensor, discrete: Tensor
     ) -> Evaluation:
         """Gives log-probabilities, entropies and values of B past actions, with gradients.
 
         Args:
-            inputs: (B, D), from `inputs`.
+            inputs: of B rows, from `inputs`.
             mask: (B, L) bool, True = allowed, or None.
             continuous: (B, C), as drawn.
             discrete: (B, K) int64.
@@ -225,5 +216,5 @@ class ActorCritic(nn.Module):
             entropies.append(categorical_entropy(branches))
         if len(log_probs) == 1:
             return Evaluation(log_probs[0], entropies[0], values)
-        entropies[0] = entropies[0].expand(len(inputs), -1)  # (1, C) -> (B, C)
+        entropies[0] = entropies[0].expand(len(features), -1)  # (1, C) -> (B, C)
         return Evaluation(torch.cat(log_probs, dim=1), torch.cat(entropies, dim=1), values)

@@ -209,10 +209,12 @@ def test_value_clip_holds_the_critic_near_its_old_values() -> None:
         policy = new_policy()
         rollout = rewarded(policy)
         rollout = dataclasses.replace(rollout, rewards=rollout.rewards + 10)
-        before = policy.values(rollout.obs[0]).detach()
+        before = policy.values(policy.inputs(rollout.obs)).detach()
         ppo = new_ppo(policy, value_clip=value_clip, num_epoch=50, learning_rate=5e-3)
         ppo.update(rollout, 0)
-        moved.append((policy.values(rollout.obs[0]).detach() - before).abs().mean().item())
+        moved.append(
+            (policy.values(policy.inputs(rollout.obs)).detach() - before).abs().mean().item()
+        )
     assert moved[0] > 1.0
     assert moved[1] < 0.25  # Adam's momentum carries it on where the gradient has become 0
 

@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 from pytest import approx
 from torch import Tensor
 
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.config.errors import UserError
 from trainer.config.settings import NetworkSettings
-from trainer.nn.actor_critic import ActorCritic, UnsupportedBehaviorError, vector_sizes
+from trainer.nn.actor_critic import ActorCritic
+from trainer.nn.sensors import Inputs
 
 
 def spec_of(
@@ -52,8 +53,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def some_inputs(rows: int, seed: int = 0) -> Tensor:
-    return torch.randn((rows, 5), generator=seeded(seed))
+def some_inputs(rows: int, seed: int = 0) -> Inputs:
+    return (torch.randn((rows, 5), generator=seeded(seed)),)
 
 
 MASK = torch.tensor([[True, False, True, True, False]])  # branches of 2 and 3
@@ -123,9 +124,9 @@ def test_deterministic_actions_are_the_mode_of_the_allowed_ones() -> None:
 
 def test_drawn_actions_have_the_mean_and_deviation_that_the_policy_says() -> None:
     policy = policy_of(2, initial_log_std=-1.0)
-    inputs = some_inputs(1).expand(100_000, 5)
+    inputs = (some_inputs(1)[0].expand(100_000, 5),)
     drawn = policy.act(inputs, None, seeded()).continuous
-    mean = policy.mean_head(policy.actor_body(inputs[:1])).detach()
+    mean = policy.mean_head(policy.actor_body((inputs[0][:1],))).detach()
     # five standard errors: 5 * 0.368 / sqrt(100,000)
     assert drawn.mean(dim=0).numpy() == approx(mean[0].numpy(), abs=0.006)
     assert drawn.std(dim=0).numpy() == approx([0.367879, 0.367879], rel=0.012)
@@ -158,21 +159,21 @@ def test_equal_generators_give_equal_actions_and_no_other_chance_is_used() -> No
 def test_observations_enter_in_sensor_order_and_the_normalizer_learns_only_when_told() -> None:
     policy = policy_of(1, normalize=True)
     obs = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0, 5.0]])]
-    assert policy.inputs(obs).tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0]]
+    assert policy.inputs(obs)[0].tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0]]
     policy.act(policy.inputs(obs), None, seeded())
     policy.train()
-    assert policy.inputs(obs).tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0]]
+    assert policy.inputs(obs)[0].tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0]]
     policy.update_normalizer(obs)
     # one row x beside the imagined 0: (x - x/2) / sqrt((2 (x/2)^2 + 1) / 2)
     expected = [0.5 / 0.75**0.5, 1.0 / 1.5**0.5, 1.5 / 2.75**0.5, 2.0 / 4.5**0.5, 2.5 / 6.75**0.5]
-    assert policy.inputs(obs)[0].numpy() == approx(np.array(expected), rel=1e-6)
+    assert policy.inputs(obs)[0][0].numpy() == approx(np.array(expected), rel=1e-6)
 
 
 def test_without_normalize_observations_pass_unchanged() -> None:
     policy = policy_of(1)
     obs = [torch.full((1, 2), 1e6), torch.full((1, 3), -1e6)]
     policy.update_normalizer(obs)
-    assert policy.inputs(obs).tolist() == [[1e6, 1e6, -1e6, -1e6, -1e6]]
+    assert policy.inputs(obs)[0].tolist() == [[1e6, 1e6, -1e6, -1e6, -1e6]]
 
 
 def test_actor_and_critic_share_a_body_only_if_asked() -> None:
@@ -204,16 +205,13 @@ def test_first_policy_hardly_prefers_any_action() -> None:
             assert layer.bias.eq(0.0).all()
 
 
-@pytest.mark.parametrize("shape", [(84, 84, 3), (20, 6)])
-def test_sensor_that_is_no_vector_is_refused_by_name(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UnsupportedBehaviorError) as error:
-        vector_sizes(spec_of([(4,), shape], 1), "Crab")
-    message = str(error.value)
-    assert isinstance(error.value, UserError)
-    for words in ("Behavior 'Crab'", "sensor 'sensor_1'", str(shape), "Remove the sensor"):
-        assert words in message
-
-
 def test_behavior_without_actions_is_refused() -> None:
-    with pytest.raises(UnsupportedBehaviorError, match="Behavior 'Crab' has no actions"):
-        vector_sizes(spec_of([(4,)], 0), "Crab")
+    with pytest.raises(UserError, match="Behavior 'Crab' has no actions"):
+        policy_of(0)
+
+
+def test_values_in_pieces_are_those_of_the_whole() -> None:
+    policy = policy_of(1, num_signals=2)
+    policy.critic_body.rows_at_once = 7
+    inputs = some_inputs(30)
+    torch.testing.assert_close(policy.values_in_pieces(inputs), policy.values(inputs))

@@ -13,7 +13,7 @@ def whole(rows: int, with_mask: bool = True) -> Minibatch:
     """Row i holds i in every column, under another offset and width each."""
     index = torch.arange(rows, dtype=torch.float32).unsqueeze(1)
     return Minibatch(
-        inputs=index.expand(rows, 3),
+        inputs=(index.expand(rows, 3), 100 + index.reshape(rows, 1, 1, 1).expand(rows, 2, 3, 4)),
         continuous=1000 + index,
         discrete=2000 + index.long(),
         old_log_probs=3000 + index[:, 0],
@@ -29,7 +29,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def rows_of(batches: Iterator[Minibatch]) -> list[list[int]]:
-    return [batch.inputs[:, 0].int().tolist() for batch in batches]
+    return [batch.inputs[0][:, 0].int().tolist() for batch in batches]
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,10 @@ def test_left_over_rows_get_their_turn_in_other_epochs() -> None:
 
 def test_all_columns_of_a_row_stay_together() -> None:
     for batch in whole(30).shuffled(7, seeded()):
-        index = batch.inputs[:, 0]
+        index = batch.inputs[0][:, 0]
         columns: list[tuple[Tensor, int]] = [
-            (batch.inputs[:, 2], 0),
+            (batch.inputs[0][:, 2], 0),
+            (batch.inputs[1][:, 1, 2, 3], 100),
             (batch.continuous[:, 0], 1000),
             (batch.discrete[:, 0].float(), 2000),
             (batch.old_log_probs, 3000),
