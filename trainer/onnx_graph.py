@@ -1,11 +1,12 @@
 """A policy as an ONNX graph that every Unity package of the last years reads.
 
 Built node by node with the names, types, order and operators that ML-Agents' own exports have
-(opset 9, IR version 4): inputs `obs_<i>` and, with discrete actions, `action_masks`; constants are
-outputs, each fed by Identity from an initializer. The one operator that ML-Agents never writes is
-Elu (activation `elu`); Barracuda, Sentis and Inference Engine all have it.
+(opset 9, IR version 4): inputs `obs_<i>`, with discrete actions `action_masks`, and with memory
+`recurrent_in`, which comes back as `recurrent_out`; constants are outputs, each fed by Identity
+from an initializer. The one operator that ML-Agents never writes is Elu (activation `elu`);
+Barracuda, Sentis and Inference Engine all have it.
 
-Letters: B rows, C continuous action size, K discrete branches.
+Letters: B rows, C continuous action size, K discrete branches, H features, M memory size.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from trainer.actor import ACTION_LIMIT
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.distributions import MASKED_LOGIT
+from trainer.nn.memory import Memory
 from trainer.nn.mlp import MLP
 from trainer.nn.normalizer import CLIP
 from trainer.onnx_policy import UNITY_FORMAT
@@ -42,12 +44,12 @@ class _Graph:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, size: int) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, size]))
+    def input(self, name: str, *shape: int) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape]))
         return name
 
-    def output(self, name: str, size: int, kind: int = TensorProto.FLOAT) -> None:
-        self.outputs.append(helper.make_tensor_value_info(name, kind, [BATCH, size]))
+    def output(self, name: str, *shape: int, kind: int = TensorProto.FLOAT) -> None:
+        self.outputs.append(helper.make_tensor_value_info(name, kind, [BATCH, *shape]))
 
     def constant(self, name: str, value: Tensor | Sequence[float] | float) -> str:
         array = value.detach().cpu().float() if isinstance(value, Tensor) else torch.tensor(value)
@@ -62,10 +64,15 @@ class _Graph:
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(
-            helper.make_node(operator, list(inputs), [output], f"{operator}_{output}", **attributes)
-        )
+        self.add_wide(operator, inputs, [output], **attributes)
         return output
+
+    def add_wide(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        """Adds an operator with several outputs."""
+        name = f"{operator}_{outputs[0]}"
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name, **attributes))
 
     def dense(self, name: str, inputs: str, weight: Tensor, bias: Tensor) -> str:
         names = [self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
@@ -80,13 +87,17 @@ def build_model(policy: ActorCritic) -> onnx.ModelProto:
     """
     graph = _Graph()
     graph.constant_output("version_number", [UNITY_FORMAT])
-    graph.constant_output("memory_size", [0.0])
+    graph.constant_output("memory_size", [float(policy.memory_size)])
     features = _features(graph, policy)
+    masks = graph.input("action_masks", sum(policy.branch_sizes)) if policy.branch_sizes else None
+    if policy.actor_memory is not None:
+        features = _memory(graph, policy.actor_memory, features)
     if policy.continuous_size:
         _continuous_head(graph, policy, features)
-    if policy.branch_sizes:
-        masks = graph.input("action_masks", sum(policy.branch_sizes))
+    if masks is not None:
         _discrete_head(graph, policy, features, masks)
+    if policy.actor_memory is not None:
+        graph.output("recurrent_out", 1, policy.memory_size)  # Unity expects it last
     proto = helper.make_graph(
         graph.nodes, "policy", graph.inputs, graph.outputs, graph.initializers
     )
@@ -132,6 +143,43 @@ def _activation(graph: _Graph, body: MLP, hidden: str) -> str:
         gate = graph.add("Sigmoid", [hidden], f"{hidden}.gate")
         return graph.add("Mul", [hidden, gate], f"{hidden}.active")
     return graph.add(ACTIVATION_OPERATORS[body.activation], [hidden], f"{hidden}.active")
+
+
+def _memory(graph: _Graph, memory: Memory, features: str) -> str:
+    """One step of the LSTM: features and `recurrent_in` -> what the heads read."""
+    size = memory.num_features
+    carried = graph.input("recurrent_in", 1, memory.memory_size)
+    carried = graph.add("Transpose", [carried], "memory", perm=[1, 0, 2])  # -> (1, B, M)
+    # Slices instead of a Split, which Sentis lacked.
+    halves = [
+        graph.add("Slice", [carried], f"memory.{name}", axes=[2], starts=[start], ends=[end])
+        for name, start, end in (("hidden", 0, size), ("cell", size, 2 * size))
+    ]
+    lstm = memory.lstm
+    biases = [_onnx_gates(lstm.get_parameter(f"bias_{of}_l0"), size) for of in ("ih", "hh")]
+    weights = [
+        graph.constant(
+            f"lstm.{name}", _onnx_gates(lstm.get_parameter(parameter), size).unsqueeze(0)
+        )
+        for name, parameter in (("W", "weight_ih_l0"), ("R", "weight_hh_l0"))
+    ]
+    bias = graph.constant("lstm.B", torch.cat(biases).unsqueeze(0))  # (1, 4 M)
+    steps = graph.add("Unsqueeze", [features], "features.steps", axes=[0])  # (B, H) -> (1, B, H)
+    graph.add_wide(
+        "LSTM",
+        [steps, *weights, bias, "", *halves],
+        ["lstm.read", "lstm.hidden", "lstm.cell"],  # (1, 1, B, M / 2), (1, B, M / 2) twice
+        hidden_size=size,
+    )
+    after = graph.add("Concat", ["lstm.hidden", "lstm.cell"], "memory.after", axis=2)
+    graph.add("Transpose", [after], "recurrent_out", perm=[1, 0, 2])
+    return graph.add("Squeeze", ["lstm.read"], "features.remembered", axes=[0, 1])
+
+
+def _onnx_gates(weights: Tensor, size: int) -> Tensor:
+    """Puts torch's gates (input, forget, cell, output) into ONNX's order; (4 size, any)."""
+    i, f, c, o = torch.split(weights.detach(), size)
+    return torch.cat([i, o, f, c])
 
 
 def _continuous_head(graph: _Graph, policy: ActorCritic, features: str) -> None:
@@ -186,10 +234,10 @@ def _discrete_head(graph: _Graph, policy: ActorCritic, features: str, masks: str
         likeliest.append(graph.add("ArgMax", [masked], f"branch_{k}.likeliest", axis=1, keepdims=1))
         start += size
     graph.add("Concat", drawn, "discrete_actions", axis=1)
-    graph.output("discrete_actions", len(sizes), TensorProto.INT64)
+    graph.output("discrete_actions", len(sizes), kind=TensorProto.INT64)
     graph.constant_output("discrete_action_output_shape", [[float(size) for size in sizes]])
     graph.add("Concat", likeliest, "deterministic_discrete_actions", axis=1)
-    graph.output("deterministic_discrete_actions", len(sizes), TensorProto.INT64)
+    graph.output("deterministic_discrete_actions", len(sizes), kind=TensorProto.INT64)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

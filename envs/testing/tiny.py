@@ -3,6 +3,7 @@
 A goal, -1 or 1, is drawn for every episode and is all that the agent sees. It moves a point along
 one axis per action dimension, from 0; when every axis has reached an end the episode is over, and
 reaching the goal's end pays. The best return is known: 1.06 less 0.01 for every step but the last.
+With --recall it sees the goal only at the beginning, as in ML-Agents' tests of memory, then 0.
 
     python -m envs.testing.tiny --actions 1,0 --step-size 0.2 --seed 0 --mlagents-port 5005
 """
@@ -27,6 +28,7 @@ from envs.bridge.proto.communicator_pb2 import (
 STEP_REWARD = -0.01
 # 1 + 0.01 * (int(1 / 0.2) + 1): with the usual step size a perfect episode returns about 1.
 SUCCESS_REWARD = 1.06
+SHOWN_MOVES = 2  # with --recall: moves, each of one axis, after which the goal is still shown
 STEP_SIZE = 0.2
 
 
@@ -41,12 +43,21 @@ class Outcome:
 class TinyEnv:
     """The game itself, for one agent with `num_continuous` + `num_branches` axes."""
 
-    def __init__(self, num_continuous: int, num_branches: int, step_size: float, seed: str) -> None:
+    def __init__(
+        self,
+        num_continuous: int,
+        num_branches: int,
+        step_size: float,
+        seed: str,
+        *,
+        is_recall: bool = False,
+    ) -> None:
         if num_continuous + num_branches < 1:
             raise ValueError("a game without a single action dimension")
         self.num_continuous = num_continuous
         self.num_branches = num_branches
         self.step_size = step_size
+        self._is_recall = is_recall
         self._generator = random.Random(seed)
         self.reset()
 
@@ -54,11 +65,18 @@ class TinyEnv:
         """Puts the point back to 0 and draws another goal."""
         self.goal = self._generator.choice((-1, 1))
         self.positions = [0.0] * (self.num_continuous + self.num_branches)
+        self._num_moves = 0
+
+    @property
+    def shown(self) -> int:
+        """What the agent sees: the goal, or 0 where it has to remember it."""
+        return 0 if self._is_recall and self._num_moves > SHOWN_MOVES else self.goal
 
     def step(self, continuous: Sequence[float], discrete: Sequence[int]) -> Outcome:
         """Moves each axis by its action; branch 0 is a step to -1, branch 1 a step to 1."""
         moves = [min(max(move, -self.step_size), self.step_size) for move in continuous]
         moves += [self.step_size if branch else -self.step_size for branch in discrete]
+        self._num_moves += len(moves)
         self.positions = [
             min(max(position + move, -1.0), 1.0)
             for position, move in zip(self.positions, moves, strict=True)
@@ -114,7 +132,7 @@ class TinyAgent:
         info = AgentInfoProto(reward=reward, done=done, id=self._agent_id)
         for index in range(self._num_sensors):
             observation = info.observations.add(shape=[1], name=f"goal{index}")
-            observation.float_data.data.append(self._env.goal)
+            observation.float_data.data.append(self._env.shown)
         return info
 
 
@@ -147,7 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 [
                     TinyAgent(
                         TinyEnv(
-                            num_continuous, num_branches, options.step_size, f"{seed} {behavior_id}"
+                            num_continuous,
+                            num_branches,
+                            options.step_size,
+                            f"{seed} {behavior_id}",
+                            is_recall=options.recall,
                         ),
                         behavior_id,
                         options.sensors,
@@ -180,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--step-size", type=float, default=STEP_SIZE)
     parser.add_argument("--sensors", type=int, default=1, help="how many, all showing the goal")
+    parser.add_argument("--recall", action="store_true", help="show the goal only at first")
     parser.add_argument("--seed", type=int, help="default: the trainer's")
     parser.add_argument(
         "--behavior", action="append", metavar="ID", help="may be repeated; default 1D?team=0"

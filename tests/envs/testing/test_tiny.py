@@ -43,6 +43,27 @@ def test_best_and_worst_return_are_known(
     assert play(env, toward_goal=-1) == pytest.approx([worst] * 20)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    # A move of each axis counts: after 3 moves the goal is gone.
+    [((1, 0), [1, 1, 1, 0, 0]), ((0, 1), [1, 1, 1, 0, 0]), ((1, 1), [1, 1, 0, 0, 0])],
+)
+def test_recall_shows_the_goal_only_at_first_and_anew_in_every_episode(
+    sizes: tuple[int, int], expected: list[int]
+) -> None:
+    env = TinyEnv(*sizes, 0.2, "seed", is_recall=True)
+    plain = TinyEnv(*sizes, 0.2, "seed")
+    for _ in range(3):
+        env.reset()
+        seen = []
+        for _ in range(5):
+            seen.append(env.shown * env.goal)
+            assert plain.shown == plain.goal
+            env.step([1.0] * sizes[0], [1] * sizes[1])
+            plain.step([1.0] * sizes[0], [1] * sizes[1])
+        assert seen == expected
+
+
 def test_axes_that_end_on_different_sides_pay_nothing() -> None:
     env = TinyEnv(2, 0, 0.5, "seed")
     env.step([1.0, -1.0], [])
