@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+Uint8 = NDArray[np.uint8]
+Observations = NDArray[np.float32] | NDArray[np.uint8]  # a sensor's spec says which
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
@@ -33,7 +35,7 @@ class AgentColumns:
     after their episode has ended, so a table indexed by lane stays as small as the crowd.
     """
 
-    obs: tuple[Float32, ...]  # one per sensor, each (N, *shape)
+    obs: tuple[Observations, ...]  # one per sensor, each (N, *shape), of the sensor's dtype
     reward: Float32  # (N,) since the agent's previous message, in the simulator's own unit
     lane: Int64  # (N,)
     agent_id: Int32  # (N,) an episode's number, unique in its simulator

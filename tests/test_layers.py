@@ -38,6 +38,8 @@ LAYERS = {
     "trainer.run_folder": 4,
     "trainer.onnx_policy": 4,
     "trainer.onnx_graph": 4,
+    "trainer.onnx_body": 4,
+    "trainer.onnx_nodes": 4,
     "trainer.export_onnx": 4,
     "trainer.algos": 3,
     "trainer.rewards": 3,
@@ -58,7 +60,7 @@ THIRD_PARTY = {
     "gymnasium": ["envs.gym"],
     "pydantic": ["trainer.config"],
     "yaml": ["trainer.config"],
-    "onnx": ["trainer.export_onnx", "trainer.onnx_graph"],
+    "onnx": ["trainer.export_onnx", "trainer.onnx_graph", "trainer.onnx_nodes"],
     "onnxruntime": ["trainer.onnx_policy"],
     "rich": ["trainer.cli", "trainer.run"],
 }

@@ -32,7 +32,7 @@ from torch import Tensor
 from trainer.atomic_file import atomic_link, atomic_write, remove_partial_files
 from trainer.config.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 MARK = "ppo_train_checkpoint"  # key of our .pt files; its value is FORMAT
 MANIFEST = "manifest.json"
 NEWEST = "checkpoint.pt"

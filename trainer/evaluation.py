@@ -75,7 +75,7 @@ class CheckpointPlayer:
         self._carried = CarriedMemory(self.saved.policy.memory_width, torch.device("cpu"))
 
     def require_fits(self, name: str, spec: BehaviorSpec) -> None:
-        """Compares the shapes of observations and actions."""
+        """Compares observations and actions."""
         if _shapes(spec) != _shapes(self.saved.spec):
             raise UserError(
                 f"{self.source} was trained on {describe(self.saved.spec)}; the simulator's "
@@ -241,7 +241,8 @@ def _one_simulator(settings: RunSettings, plan: Evaluation) -> EnvironmentSettin
 
 
 def _shapes(spec: BehaviorSpec) -> tuple[object, ...]:
-    return ([tuple(sensor.shape) for sensor in spec.observation_specs], spec.action_spec)
+    shapes = [(tuple(sensor.shape), sensor.observation_type) for sensor in spec.observation_specs]
+    return shapes, spec.action_spec
 
 
 def _answers(

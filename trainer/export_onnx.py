@@ -20,12 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.batch import Observations
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.actor import to_simulator
 from trainer.atomic_file import atomic_path, atomic_write
 from trainer.config.errors import UserError
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.memory import Sequences
+from trainer.nn.sensors import Sensor, SensorKind
 from trainer.onnx_graph import OPSET, build_model, with_outputs
 from trainer.onnx_policy import RECURRENT_OUT, OnnxPolicy, open_session
 
@@ -119,7 +121,8 @@ def compare(
     and what they remember is compared too.
 
     Observations are as large as the normaliser has met them, a few of them far outside; without
-    normaliser they have mean 0 and deviation 1. Both sides round to float32, in another order: with
+    normaliser they have mean 0 and deviation 1. Images are noise, variable-length observations have
+    any number of entities from none to all. Both sides round to float32, in another order: with
     512 units and activations around 1 that is 1e-7 to 1e-6, well below the limit of 1e-5. Trained
     activations can be so large that float32 itself is coarser than that; so above 1e-5 the
     live policy is run in float64 too, and up to four times its own rounding error is let pass.
@@ -165,8 +168,8 @@ def compare(
 
 def _examples(
     policy: ActorCritic, spec: BehaviorSpec, num_rows: int, chance: np.random.Generator
-) -> tuple[list[NDArray[np.float32]], NDArray[np.bool_] | None]:
-    """Gives observations (B, size) per sensor, the first all zero, and masks (B, L).
+) -> tuple[list[Observations], NDArray[np.bool_] | None]:
+    """Gives observations (B, *shape) per sensor, the first all zero, and masks (B, L).
 
     With memory B is `num_rows` for each of several decisions in a row.
     """
@@ -178,7 +181,13 @@ def _examples(
         joined = joined / scale + policy.normalizer.shift.double().cpu().numpy()
     joined[0] = 0
     ends = np.cumsum(policy.sensors.vector_sizes)[:-1]
-    obs = [np.ascontiguousarray(part, np.float32) for part in np.split(joined, ends, axis=1)]
+    vectors = iter(np.split(joined, ends, axis=1))
+    obs: list[Observations] = []
+    for sensor in policy.sensors.all:
+        if sensor.kind is SensorKind.VECTOR:
+            obs.append(np.ascontiguousarray(next(vectors), np.float32))
+        else:
+            obs.append(_example_of(sensor, num_rows, chance))
     if not policy.branch_sizes:
         return obs, None
     mask = chance.random((num_rows, sum_of_branches(spec))) < 0.5
@@ -187,8 +196,29 @@ def _examples(
     return obs, mask
 
 
+def _example_of(sensor: Sensor, num_rows: int, chance: np.random.Generator) -> Observations:
+    """Gives images of every brightness, or crowds of 0 to all places; the first row is zero."""
+    shape = (num_rows, *sensor.shape)
+    if sensor.is_bytes:
+        pixels = chance.integers(0, 256, shape, dtype=np.uint8)
+        pixels[0] = 0
+        return pixels
+    if sensor.kind is SensorKind.IMAGE:
+        image = chance.random(shape, dtype=np.float32)
+        image[0] = 0
+        return image
+    crowd = chance.standard_normal(shape, dtype=np.float32)
+    places = sensor.shape[0]
+    present = chance.integers(0, places + 1, num_rows)
+    present[0], present[1:2] = 0, places
+    crowd[np.arange(places) >= present[:, None]] = 0  # (B, E) unused places, at the end
+    return crowd
+
+
 def _require_runs_on_zeros(file: OnnxPolicy, spec: BehaviorSpec) -> None:
-    obs = [np.zeros((1, *sensor.shape), np.float32) for sensor in spec.observation_specs]
+    obs: list[Observations] = [
+        np.zeros((1, *sensor.shape), np.float32) for sensor in spec.observation_specs
+    ]
     length = sum_of_branches(spec)
     mask = np.zeros((1, length), np.bool_) if length else None
     for deterministic in (False, True):
@@ -209,7 +239,7 @@ def _decisions(policy: ActorCritic, num_rows: int) -> list[slice]:
 def _run_file(
     file: OnnxPolicy,
     policy: ActorCritic,
-    obs: Sequence[NDArray[np.float32]],
+    obs: Sequence[Observations],
     mask: NDArray[np.bool_] | None,
 ) -> Arrays:
     """Gives what the file does with all rows, and noise and probabilities inside its graph."""
@@ -244,7 +274,7 @@ def _run_file(
 @torch.no_grad()
 def _expected(
     live: ActorCritic,
-    obs: Sequence[NDArray[np.float32]],
+    obs: Sequence[Observations],
     mask: NDArray[np.bool_] | None,
     noise: NDArray[np.float32] | None,
 ) -> Arrays:
@@ -265,14 +295,14 @@ def _expected(
 
 def _expected_decision(
     live: ActorCritic,
-    obs: Sequence[NDArray[np.float32]],
+    obs: Sequence[Observations],
     mask: Tensor | None,
     noise: Tensor | None,
     memory: Tensor | None,
 ) -> tuple[Arrays, Tensor | None]:
     """Asks for one decision of B agents; gives also what they carry on, (B, W), with memory."""
     dtype = next(live.parameters()).dtype
-    inputs = live.inputs([torch.from_numpy(column).to(dtype) for column in obs])
+    inputs = live.inputs([_exactly(column, dtype) for column in obs])
     num_rows = len(obs[0])
     sequences = None
     if live.memory_size:
@@ -294,9 +324,15 @@ def _expected_decision(
         for k, column in enumerate(capped.tolist()):
             probability = log_probs[:, live.continuous_size + k].exp().numpy()
             expected[f"branch_{k}.probabilities"][:, column] = probability
-    carried = inputs[0].new_zeros((num_rows, 0)) if action.memory is None else action.memory
+    carried = action.log_probs.new_zeros((num_rows, 0)) if action.memory is None else action.memory
     expected[RECURRENT_OUT] = carried[:, : live.memory_size].numpy()  # the critic's stays behind
     return expected, action.memory
+
+
+def _exactly(obs: Observations, dtype: torch.dtype) -> Tensor:
+    """Gives floats in the policy's precision; bytes stay, the policy knows what they stand for."""
+    column = torch.from_numpy(obs)
+    return column if obs.dtype == np.uint8 else column.to(dtype)
 
 
 def _differences(found: Arrays, expected: Arrays) -> dict[str, float]:

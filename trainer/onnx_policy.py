@@ -14,12 +14,19 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from envs.batch import Actions
+from envs.batch import Actions, Observations
 from trainer.config.errors import UserError
 
 UNITY_FORMAT = 3.0  # version_number of every model since ML-Agents' package 2.0
 
 RECURRENT_IN, RECURRENT_OUT = "recurrent_in", "recurrent_out"
+
+
+def as_floats(obs: Observations) -> NDArray[np.float32]:
+    """Gives observations as Unity feeds them: bytes become 0 to 1."""
+    if obs.dtype == np.uint8:
+        return obs.astype(np.float32) / np.float32(255)
+    return obs.astype(np.float32, copy=False)
 
 
 class OnnxError(UserError):
@@ -94,14 +101,14 @@ class OnnxPolicy:
 
     def act(
         self,
-        obs: Sequence[NDArray[np.float32]],
+        obs: Sequence[Observations],
         mask: NDArray[np.bool_] | None,
         deterministic: bool,
     ) -> Actions:
         """Chooses an action for each of N rows.
 
         Args:
-            obs: one per sensor, each (N, *shape).
+            obs: one per sensor, each (N, *shape); uint8 stands for value / 255.
             mask: (N, L), True = allowed, or None for everything; only with discrete actions.
             deterministic: choose the likeliest instead of drawing.
 
@@ -118,7 +125,7 @@ class OnnxPolicy:
 
     def remember(
         self,
-        obs: Sequence[NDArray[np.float32]],
+        obs: Sequence[Observations],
         mask: NDArray[np.bool_] | None,
         deterministic: bool,
         memory: NDArray[np.float32],
@@ -143,7 +150,7 @@ class OnnxPolicy:
 
     def feed(
         self,
-        obs: Sequence[NDArray[np.float32]],
+        obs: Sequence[Observations],
         mask: NDArray[np.bool_] | None,
         memory: NDArray[np.float32],
     ) -> dict[str, NDArray[np.float32]]:
@@ -155,7 +162,9 @@ class OnnxPolicy:
                 f"{self.path} expects observations of the shapes {wanted}, the environment has "
                 f"{found}. Run it on the environment that it was trained on."
             )
-        feed = dict(zip(self._observations, obs, strict=True))
+        feed = {
+            name: as_floats(column) for name, column in zip(self._observations, obs, strict=True)
+        }
         if "action_masks" in self._inputs:
             size = int(self._inputs["action_masks"][1])
             if mask is None:

@@ -43,6 +43,7 @@ def spec_to_state(spec: BehaviorSpec) -> dict[str, object]:
                 "shape": [int(size) for size in sensor.shape],
                 "dimension_property": [int(flag) for flag in sensor.dimension_property],
                 "observation_type": int(sensor.observation_type.value),
+                "dtype": sensor.dtype,
             }
             for sensor in spec.observation_specs
         ],
@@ -65,6 +66,7 @@ def spec_from_state(state: Mapping[str, object]) -> BehaviorSpec:
                 tuple(DimensionProperty(flag) for flag in sensor["dimension_property"]),
                 ObservationType(sensor["observation_type"]),
                 sensor["name"],
+                sensor["dtype"],
             )
             for sensor in sensors
         ],
@@ -79,11 +81,19 @@ def network_of(state: Mapping[str, object]) -> dict[str, object]:
     assert isinstance(settings_json, str)
     assert isinstance(weights, dict)
     settings = json.loads(settings_json)
+    network = settings["network_settings"]
+    sensors = spec["sensors"]
+    goals = [
+        i
+        for i, sensor in enumerate(sensors)
+        if sensor["observation_type"] == ObservationType.GOAL_SIGNAL.value
+    ]
     return {
-        "observations": [sensor["shape"] for sensor in spec["sensors"]],
+        "observations": [sensor["shape"] for sensor in sensors],
+        "goals": goals if network["goal_conditioning_type"] == "hyper" else [],
         "continuous_size": spec["continuous_size"],
         "discrete_branches": spec["discrete_branches"],
-        "activation": settings["network_settings"]["activation"],
+        "activation": network["activation"],
         "shared_critic": settings["hyperparameters"]["shared_critic"],
         **{name: tuple(weight.shape) for name, weight in weights.items()},
     }

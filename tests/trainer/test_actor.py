@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 from pytest import approx
 
 from envs.batch import Actions, Decisions
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.actor import Actor, split_actions, to_simulator
 from trainer.config.settings import NetworkSettings
 from trainer.nn.actor_critic import Action, ActorCritic

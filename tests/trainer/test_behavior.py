@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 from pytest import approx
 
 from envs.batch import Decisions, Terminals
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.behavior import Behavior, BehaviorMismatchError
 from trainer.config.settings import BehaviorSettings
 

@@ -19,6 +19,7 @@ from trainer.config.errors import UserError
 from trainer.config.settings import NetworkSettings, PPOHyperparameters
 from trainer.export_onnx import LIMIT, ExportError, compare, export
 from trainer.nn.actor_critic import ActorCritic
+from trainer.nn.mlp import MLP
 from trainer.onnx_graph import build_model
 from trainer.onnx_policy import OnnxError, OnnxPolicy
 
@@ -189,6 +190,7 @@ def test_known_answer_computed_by_hand(tmp_path: Path) -> None:
     with torch.no_grad():
         policy.normalizer.shift.copy_(torch.tensor([10.0, -1.0]))
         policy.normalizer.scale.copy_(torch.tensor([0.5, 4.0]))  # deviations 2 and 0.25
+        assert isinstance(policy.actor_body.hidden, MLP)
         first = next(policy.actor_body.hidden.layers.children())
         assert isinstance(first, torch.nn.Linear)
         first.weight.copy_(torch.tensor([[1.0, 0.1]]))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.behavior import Behavior
 from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings

@@ -4,9 +4,9 @@ import io
 
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.config.settings import BehaviorSettings
 from trainer.saved_policy import build_policy, restore_policy, spec_from_state, spec_to_state
 
@@ -29,6 +29,7 @@ def every_kind_of_spec() -> list[BehaviorSpec]:
         ),
         Kind.DEFAULT,
         "camera",
+        "uint8",
     )
     crowd = ObservationSpec(
         (20, 6), (DimensionProperty.VARIABLE_SIZE, DimensionProperty.NONE), Kind.DEFAULT, "crowd"

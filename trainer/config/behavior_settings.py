@@ -135,23 +135,25 @@ class NetworkSettings(Settings):
     """Dense layers between observations and heads. Usual: 1 to 3."""
 
     vis_encode_type: VisualEncoder = "simple"
-    """Which convolutional network reads images; no effect without images."""
+    """Which network reads images, at least 20, 36, 15, 5 or 1 pixels high and wide (in the order
+    of the words); no effect without images."""
 
     memory: MemorySettings | None = None
     """What agents remember; null: nothing, they act on what they see."""
 
     goal_conditioning_type: Literal["hyper", "none"] = "hyper"
-    """How goal observations steer the network; no effect without them."""
+    """How goal observations steer the network: a second network makes the weights of the last dense
+    layer from them, or they are read like any other observation. No effect without them."""
 
     deterministic: Flag = False
     """Whether training acts with the most likely action instead of a drawn one."""
 
     activation: Activation = "swish"
-    """(ours) Function between dense layers."""
+    """(ours) Function between dense layers; those behind convolutions stay what they are."""
 
     initialization: Initialization = "kaiming"
-    """(ours) How first weights are drawn: as ML-Agents does, or orthogonal as in PPO's reference
-    code."""
+    """(ours) How first weights of dense and convolutional layers are drawn: as ML-Agents does, or
+    orthogonal as in PPO's reference code."""
 
     initial_log_std: Annotated[float, Range(at_least=-20, at_most=2)] = 0.0
     """(ours) Logarithm of the standard deviation that continuous actions start with."""

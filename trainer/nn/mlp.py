@@ -22,6 +22,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": functional.elu,
 }
 
+LAYER_NORM_EPSILON = 1e-5
+
+
+def layer_norm(values: Tensor) -> Tensor:
+    """Brings the last axis to mean 0 and deviation 1, without weights of its own."""
+    return functional.layer_norm(values, values.shape[-1:], eps=LAYER_NORM_EPSILON)
+
 
 def initialize(layer: nn.Linear, how: Initialization, gain: float) -> nn.Linear:
     """Sets weights of `gain` times the usual size and a bias of 0, and gives the layer back.

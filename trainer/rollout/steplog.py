@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.batch import Decisions, Terminals
+from envs.batch import Decisions, Observations, Terminals
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.nn.actor_critic import Action
 
@@ -37,11 +37,13 @@ class StepLog:
 
     def __init__(self, spec: BehaviorSpec, capacity: int, memory_width: int = 0) -> None:
         """Makes room for `capacity` rows; an agent with memory carries `memory_width` numbers."""
-        self._shapes = [tuple(sensor.shape) for sensor in spec.observation_specs]
+        sensors = spec.observation_specs
+        self._num_sensors = len(sensors)
         action_spec = spec.action_spec
         continuous, branches = action_spec.continuous_size, action_spec.discrete_size
-        self._widths: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            **{f"obs_{i}": (shape, np.float32) for i, shape in enumerate(self._shapes)},
+        self._widths: dict[str, tuple[tuple[int, ...], str | type[np.generic]]] = {
+            # Images that came as PNG stay bytes: a quarter of the memory.
+            **{f"obs_{i}": (tuple(s.shape), s.dtype) for i, s in enumerate(sensors)},
             "continuous": ((continuous,), np.float32),
             "discrete": ((branches,), np.int64),
             "log_probs": ((continuous + branches,), np.float32),
@@ -62,12 +64,12 @@ class StepLog:
         self._pending = np.full(64, NO_ROW, dtype=np.int64)  # (lanes,) a lane's open row
         # Last observations of truncated episodes, with the row that each follows.
         self.final_rows: list[NDArray[np.int64]] = []
-        self.final_obs: list[tuple[NDArray[np.float32], ...]] = []
+        self.final_obs: list[tuple[Observations, ...]] = []
 
     @property
     def num_sensors(self) -> int:
         """How many observations a decision has."""
-        return len(self._shapes)
+        return self._num_sensors
 
     @property
     def num_bytes(self) -> int:

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 from pytest import approx
 from torch import Tensor
 
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.config.errors import UserError
 from trainer.config.settings import NetworkSettings
-from trainer.nn.actor_critic import ActorCritic, require_actions
-from trainer.nn.sensors import Inputs, UnsupportedBehaviorError, sensors_of
+from trainer.nn.actor_critic import ActorCritic
+from trainer.nn.sensors import Inputs
 
 
 def spec_of(
@@ -205,24 +205,9 @@ def test_first_policy_hardly_prefers_any_action() -> None:
             assert layer.bias.eq(0.0).all()
 
 
-@pytest.mark.parametrize("shape", [(84, 84, 3), (20, 6)])
-def test_sensor_that_is_no_vector_is_refused_by_name(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UnsupportedBehaviorError) as error:
-        sensors_of(spec_of([(4,), shape], 1), "Crab")
-    message = str(error.value)
-    assert isinstance(error.value, UserError)
-    for words in ("Behavior 'Crab'", "sensor 'sensor_1'", str(shape), "Remove the sensor"):
-        assert words in message
-
-
 def test_behavior_without_actions_is_refused() -> None:
-    with pytest.raises(UnsupportedBehaviorError, match="Behavior 'Crab' has no actions"):
-        require_actions(spec_of([(4,)], 0), "Crab")
-
-
-def test_behavior_without_observations_is_refused() -> None:
-    with pytest.raises(UnsupportedBehaviorError, match="Behavior 'Crab' observes nothing"):
-        sensors_of(spec_of([], 1), "Crab")
+    with pytest.raises(UserError, match="Behavior 'Crab' has no actions"):
+        policy_of(0)
 
 
 def test_values_in_pieces_are_those_of_the_whole() -> None:

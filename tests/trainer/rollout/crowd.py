@@ -12,10 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
-from mlagents_envs.base_env import ObservationType as Kind
 
 from envs.batch import Decisions, Float32, Int64, Terminals
+from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
+from envs.spec import ObservationType as Kind
 from trainer.nn.actor_critic import Action
 from trainer.rollout.rollout import Rollout
 from trainer.rollout.segments import take

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from crowd import Seen, Segment, decide, decisions, end, lanes_of, new_log, taken, terminals
-from mlagents_envs.base_env import ActionSpec, BehaviorSpec
+from numpy.typing import NDArray
 
 from envs.batch import Decisions
+from envs.spec import VISUAL, ActionSpec, BehaviorSpec, ObservationSpec, ObservationType
 from trainer.nn.actor_critic import Action
+from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
 
 
@@ -26,6 +30,29 @@ def test_columns_are_one_memory_with_the_tensors() -> None:
     for name, column in log.columns.items():
         if column.size:
             assert log.tensors[name].data_ptr() == column.ctypes.data, name
+
+
+def test_images_stay_bytes_from_the_decision_to_the_rollout() -> None:
+    camera = ObservationSpec((3, 2, 2), VISUAL, ObservationType.DEFAULT, "eye", "uint8")
+    log = StepLog(BehaviorSpec([camera], ActionSpec(1, ())), 2)
+
+    def seen(step: int) -> tuple[NDArray[np.uint8]]:
+        return (np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2) + np.uint8(20 * step),)
+
+    for step in range(6):  # more than fit at first
+        rows = log.append([replace(decisions([Seen(0, 1, step)]), obs=seen(step))])
+        column = log.columns["obs_0"]
+        assert log.obs_tensors[0].dtype == torch.uint8
+        assert log.obs_tensors[0].data_ptr() == column.ctypes.data
+        nothing = torch.zeros((1, 1))
+        log.record(rows, Action(nothing, torch.zeros((1, 0), dtype=torch.int64), nothing))
+    log.close(replace(terminals([Seen(0, 1, 6)], [True]), obs=seen(6)))
+
+    rollout, _ = take(log, 1000, torch.device("cpu"))
+
+    assert rollout.obs[0].dtype == rollout.bootstrap_obs[0].dtype == torch.uint8
+    assert rollout.obs[0][:, 2, 1, 1].tolist() == [11, 31, 51, 71, 91, 111]
+    assert rollout.bootstrap_obs[0][:, 0, 0, 1].tolist() == [121]
 
 
 def test_group_reward_counts_like_the_own_one() -> None:
