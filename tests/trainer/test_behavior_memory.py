@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sensor_specs import behavior as behavior_spec
+from sensor_specs import entities, image, random_obs, vector
 from torch import Tensor
 
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
 from trainer.behavior import Behavior, BehaviorMismatchError
-from trainer.config.settings import BehaviorSettings
+from trainer.config.settings import BehaviorSettings, MemorySettings, NetworkSettings
+from trainer.export_onnx import LIMIT, export
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.memory import Sequences
 from trainer.rollout.critic import ask_critic
@@ -260,6 +264,51 @@ def test_another_memory_size_is_another_network(tmp_path: Path) -> None:
     for memory in ({"memory_size": 6}, None):
         with pytest.raises(BehaviorMismatchError, match="network does not fit"):
             build(tmp_path / str(memory), memory, state=state)
+
+
+CROWDED = {
+    "visual": (image(3, 20, 24),),
+    "several": (vector(4), image(1, 20, 20, dtype="float32"), entities(3, 2)),
+    "goal": (vector(3, "goal", is_goal=True), image(3, 20, 20), vector(2)),
+}
+
+
+@pytest.mark.parametrize("sensors", CROWDED)
+@pytest.mark.parametrize("shared_critic", [False, True])
+def test_memory_stands_behind_any_body(sensors: str, shared_critic: bool, tmp_path: Path) -> None:
+    """Three agents decide four times; learning reads the same from each one's sequence."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    spec = behavior_spec(*CROWDED[sensors], continuous=2, branches=(3,))
+    network = NetworkSettings(
+        hidden_units=16, num_layers=1, normalize=True, memory=MemorySettings(memory_size=6)
+    )
+    policy = ActorCritic("Crab", spec, network, 1, shared_critic)
+    chance = torch.Generator().manual_seed(1)
+    memory = torch.randn(3, policy.memory_width)
+    steps, sights, before = [], [], memory
+    for step in range(4):
+        sights.append(random_obs(spec, 3, seed=step))
+        with torch.no_grad():
+            inputs = policy.inputs(sights[-1])
+        steps.append(policy.act(inputs, None, chance, memory=memory))
+        memory = steps[-1].memory  # type: ignore[assignment] # a policy with memory gives it
+
+    def by_agent(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts), dim=1).flatten(0, 1)  # 4 x (3, any) -> (12, any)
+
+    sequences = Sequences(torch.tensor([0, 4, 8, 12]), before, 4)
+    with torch.no_grad():
+        found = policy.evaluate(
+            policy.inputs([by_agent(column) for column in zip(*sights, strict=True)]),
+            None,
+            by_agent([step.continuous for step in steps]),
+            by_agent([step.discrete for step in steps]),
+            sequences,
+        )
+    expected = by_agent([step.log_probs for step in steps])
+    torch.testing.assert_close(found.log_probs, expected, rtol=0, atol=1e-5)
+    assert export(policy, spec, tmp_path / "Crab.onnx").max_difference < LIMIT
 
 
 # --- learning -------------------------------------------------------------------------------------

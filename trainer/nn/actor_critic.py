@@ -168,8 +168,8 @@ class ActorCritic(nn.Module):
         Returns:
             (B, R).
         """
-        if sequences is not None:
-            assert self.critic_memory is not None
+        if self.critic_memory is not None:
+            assert sequences is not None, "a critic with memory reads sequences"
             carried = sequences.memory[:, -self.memory_size :]
             features = self.critic_memory.unroll(features, sequences, carried)
         return functional.linear(features, self.value_head.weight, self.value_head.bias)
@@ -179,13 +179,13 @@ class ActorCritic(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Inputs of B rows -> (B, H), (B, R); a shared body runs once."""
         features = self.actor_body(inputs)
-        if sequences is not None:
-            assert self.actor_memory is not None
+        if self.actor_memory is not None:
+            assert sequences is not None, "a policy with memory reads sequences"
             carried = sequences.memory[:, : self.memory_size]
             features = self.actor_memory.unroll(features, sequences, carried)
         if self.critic_body is not self.actor_body:
             return features, self.values(inputs, sequences)
-        return features, self.values_of(features)
+        return features, functional.linear(features, self.value_head.weight, self.value_head.bias)
 
     def _remember(self, inputs: Inputs, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """One decision's step of both LSTMs; (B, body's), (B, W) -> (B, H), (B, W)."""
@@ -224,7 +224,8 @@ class ActorCritic(nn.Module):
             memory: (B, W) what the agents carry, 0 at first; only with memory.
         """
         features = self.actor_body(inputs)
-        if memory is not None:
+        if self.actor_memory is not None:
+            assert memory is not None, "a policy with memory acts on what its agents carry"
             features, memory = self._remember(inputs, features, memory)
         num_rows = len(features)
         continuous = features.new_zeros((num_rows, self.continuous_size))
