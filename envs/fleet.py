@@ -30,6 +30,7 @@ from envs.errors import (
     SimulatorDidNotStartError,
     SimulatorError,
     SimulatorTimedOutError,
+    UnsupportedSpaceError,
     WrongProtocolError,
 )
 from envs.lanes import LaneTable
@@ -283,7 +284,7 @@ class Fleet:
             self._has_ever_connected = True
             started = time.perf_counter()
             try:
-                simulator.take(what)
+                simulator.take(what, event.ahead)
             except SimulatorError as error:
                 self._lose_for(simulator, error)
             else:
@@ -351,6 +352,8 @@ class Fleet:
         refusal = None
         if isinstance(error, WrongProtocolError):
             refusal = "a restart would not change the protocol that it speaks"
+        elif isinstance(error, UnsupportedSpaceError):
+            refusal = "a restart would not change what its agents observe"
         self._lose(simulator, type(error), what, refusal=refusal)
 
     def _lose_silent(self, simulator: Simulator) -> None:
@@ -396,7 +399,7 @@ class Fleet:
             return
         self._ready.pop(simulator.number, None)
         simulator.message = None
-        simulator.has_hung_up = True
+        simulator.has_hung_up, simulator.lost_call = True, lost.call
         simulator.state = State.RUNNING
         simulator.deadline = time.monotonic() + EXIT_CODE_WAIT_S
 

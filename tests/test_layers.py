@@ -32,6 +32,7 @@ LAYERS = {
     "trainer.stopping": 5,
     "trainer.behavior": 4,
     "trainer.actor": 4,
+    "trainer.compiled_policy": 4,
     "trainer.checkpoint": 4,
     "trainer.saved_policy": 4,
     "trainer.training_status": 4,
@@ -62,6 +63,7 @@ THIRD_PARTY = {
     "yaml": ["trainer.config"],
     "onnx": ["trainer.export_onnx", "trainer.onnx_graph", "trainer.onnx_nodes"],
     "onnxruntime": ["trainer.onnx_policy"],
+    "PIL": ["envs.bridge.images"],
     "rich": ["trainer.cli", "trainer.run"],
 }
 TORCH_FREE = ("envs", "trainer.config", "trainer.schedules")

@@ -12,49 +12,84 @@ import torch
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Decisions
+from trainer.compiled_policy import CompiledPolicy
 from trainer.nn.actor_critic import Action, ActorCritic
+from trainer.nn.distributions import ACTION_LIMIT
 from trainer.rollout.carried import CarriedMemory
 from trainer.rollout.steplog import StepLog
 
-ACTION_LIMIT = 3.0  # ML-Agents sends clip(action, -3, 3) / 3 to the simulator
-
 
 class Actor:
-    """Asks the policy for actions and says them in the simulator's units."""
+    """Asks the policy for actions and says them in the simulator's units.
 
-    def __init__(
-        self, policy: ActorCritic, generator: torch.Generator, deterministic: bool
-    ) -> None:
-        self.policy = policy
-        self.generator = generator
-        self.deterministic = deterministic
+    On a CPU onnxruntime computes them; on another device, the policy itself.
+    """
+
+    def __init__(self, policy: ActorCritic, seed: int, deterministic: bool) -> None:
+        self._policy = policy
+        self._deterministic = deterministic
         self._device = next(policy.parameters()).device
         self._carried = (
             CarriedMemory(policy.memory_width, self._device) if policy.memory_width else None
         )
+        self._compiled: CompiledPolicy | None = None
+        if self._device.type == "cpu":
+            self._compiled = CompiledPolicy(policy, seed)
+        else:
+            self._generator = torch.Generator(device=self._device).manual_seed(seed)
 
     def act(self, log: StepLog, batches: Sequence[Decisions]) -> list[Actions]:
         """Writes the decisions into the log, decides, and gives one answer per batch."""
         rows = log.append(batches)
-        tensors = log.tensors
-        inputs = self.policy.inputs([sensor[rows].to(self._device) for sensor in log.obs_tensors])
-        mask = tensors["action_mask"][rows].to(self._device) if "action_mask" in tensors else None
-        if self._carried is None:
-            action = self.policy.act(inputs, mask, self.generator, self.deterministic).cpu()
+        memory = None
+        if self._carried is not None:
+            memory = self._carried.of(log.columns["lane"][rows])  # (N, W)
+            log.tensors["memory"][rows] = memory  # as it was before the decision
+        if self._compiled is None:
+            action = self._act_on_device(log, rows, memory)
         else:
-            lanes = log.columns["lane"][rows]
-            memory = self._carried.of(lanes)  # (N, W)
-            tensors["memory"][rows] = memory  # as it was before the decision
-            action = self.policy.act(inputs, mask, self.generator, self.deterministic, memory).cpu()
+            mask = log.columns.get("action_mask")
+            action = self._compiled.act(
+                [column[rows] for column in log.obs_columns],
+                None if mask is None else mask[rows],
+                self._deterministic,
+                None if memory is None else memory.numpy(),
+            )
+        if self._carried is not None:
             assert action.memory is not None
-            self._carried.keep(lanes, action.memory)
+            self._carried.keep(log.columns["lane"][rows], action.memory)
         log.record(rows, action)
         return split_actions(to_simulator(action), [len(batch) for batch in batches])
+
+    def _act_on_device(self, log: StepLog, rows: slice, memory: torch.Tensor | None) -> Action:
+        inputs = self._policy.inputs([sensor[rows].to(self._device) for sensor in log.obs_tensors])
+        mask = log.tensors.get("action_mask")
+        masks = None if mask is None else mask[rows].to(self._device)
+        chosen = self._policy.act(inputs, masks, self._generator, self._deterministic, memory)
+        return chosen.cpu()
 
     def forget(self, lanes: NDArray[np.int64]) -> None:
         """Lets go of what these lanes' agents remember, since their episodes are over."""
         if self._carried is not None:
             self._carried.forget(lanes)
+
+    def refresh(self) -> None:
+        """Acts with the policy's weights as they are now; to be called whenever they changed."""
+        if self._compiled is not None:
+            self._compiled.refresh()
+
+    def chance_state(self) -> str | torch.Tensor:
+        """Gives the state of the random generator, for a checkpoint."""
+        return (
+            self._generator.get_state() if self._compiled is None else self._compiled.chance_state()
+        )
+
+    def load_chance_state(self, state: object) -> None:
+        """Goes on drawing where `chance_state` was taken; another device draws anew."""
+        if self._compiled is not None and isinstance(state, str):
+            self._compiled.load_chance_state(state)
+        elif self._compiled is None and isinstance(state, torch.Tensor):
+            self._generator.set_state(state)
 
 
 def to_simulator(action: Action) -> Actions:

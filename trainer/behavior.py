@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
@@ -22,6 +21,7 @@ from trainer.algos.ppo import PPO
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.metrics import Metrics
+from trainer.nn.encoders import ImageEncoder
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.rollout.segments import take
@@ -87,11 +87,7 @@ class Behavior:
             settings.max_steps,
             torch.Generator().manual_seed(seed + 1),
         )
-        self.actor = Actor(
-            self.policy,
-            torch.Generator(device=device).manual_seed(seed + 2),
-            settings.network_settings.deterministic,
-        )
+        self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
         self.episodes = EpisodeTracker()
@@ -137,6 +133,13 @@ class Behavior:
         """Mean length of the last 100 episodes, in transitions."""
         lengths = self.episodes.recent_lengths
         return float(np.mean(lengths)) if lengths else None
+
+    @property
+    def image_work(self) -> int:
+        """Multiply-adds that the images of one minibatch take, forward, in actor and critic."""
+        encoders = [part for part in self.policy.modules() if isinstance(part, ImageEncoder)]
+        per_row = sum(encoder.multiply_adds for encoder in encoders)
+        return per_row * self.settings.hyperparameters.batch_size
 
     def decide(self, batches: Sequence[Decisions]) -> list[Actions]:
         """Answers agents that wait for an action, one answer per batch."""
@@ -195,6 +198,7 @@ class Behavior:
         self.policy.update_normalizer(rollout.obs)
         self.num_updates += 1
         self._require_finite_weights()
+        self.actor.refresh()
 
     def _require_finite_weights(self) -> None:
         """Ends the run before an agent, or a checkpoint, gets to see a broken policy."""
@@ -257,7 +261,7 @@ class Behavior:
             "summarised_step": self._summarised_step,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
-            "acting_generator": self.actor.generator.get_state(),
+            "acting_generator": self.actor.chance_state(),
             "recent_returns": list(self.episodes.recent_returns),
             "recent_lengths": list(self.episodes.recent_lengths),
         }
@@ -274,10 +278,8 @@ class Behavior:
         self._require_same_network(state)
         self.policy.load_state_dict(policy)
         self.algorithm.load_state_dict(algorithm)
-        generator = state["acting_generator"]
-        assert isinstance(generator, Tensor)
-        if self.actor.generator.get_state().shape == generator.shape:
-            self.actor.generator.set_state(generator)
+        self.actor.load_chance_state(state["acting_generator"])
+        self.actor.refresh()
         self.step = int(state["step"])  # type: ignore[call-overload] # an int, by state_dict
         self.num_updates = int(state["num_updates"])  # type: ignore[call-overload] # likewise
         summarised = state.get("summarised_step", 0)

@@ -25,6 +25,7 @@ from trainer.nn.attention import (
     EntityEmbedding,
     ResidualSelfAttention,
 )
+from trainer.nn.body import NetworkBody
 from trainer.nn.conditioning import ConditionedMLP, HyperLayer
 from trainer.nn.encoders import ImageEncoder, ResidualBlock
 from trainer.nn.memory import Memory
@@ -34,9 +35,8 @@ from trainer.nn.sensors import SensorKind
 from trainer.onnx_nodes import FLOAT, Graph
 
 
-def add_features(graph: Graph, policy: ActorCritic) -> str:
-    """Adds the inputs `obs_<i>` and everything up to the actor's features; gives their name."""
-    body = policy.actor_body
+def add_features(graph: Graph, policy: ActorCritic, body: NetworkBody) -> str:
+    """Adds the inputs `obs_<i>` and everything up to a body's features; gives their name."""
     encoders = iter(body.encoders)
     parts, crowds, goals = [], [], []
     start = 0  # in the joined vectors

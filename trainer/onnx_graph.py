@@ -17,9 +17,8 @@ from importlib.metadata import version
 import onnx
 from onnx import TensorProto, helper
 
-from trainer.actor import ACTION_LIMIT
 from trainer.nn.actor_critic import ActorCritic
-from trainer.nn.distributions import MASKED_LOGIT
+from trainer.nn.distributions import ACTION_LIMIT, MASKED_LOGIT
 from trainer.onnx_body import add_features, add_memory
 from trainer.onnx_nodes import BATCH, Graph
 from trainer.onnx_policy import UNITY_FORMAT
@@ -37,7 +36,7 @@ def build_model(policy: ActorCritic) -> onnx.ModelProto:
     graph = Graph()
     graph.constant_output("version_number", [UNITY_FORMAT])
     graph.constant_output("memory_size", [float(policy.memory_size)])
-    features = add_features(graph, policy)
+    features = add_features(graph, policy, policy.actor_body)
     masks = graph.input("action_masks", sum(policy.branch_sizes)) if policy.branch_sizes else None
     if policy.actor_memory is not None:
         features = add_memory(graph, policy.actor_memory, features)
@@ -47,6 +46,22 @@ def build_model(policy: ActorCritic) -> onnx.ModelProto:
         _discrete_head(graph, policy, features, masks)
     if policy.actor_memory is not None:
         graph.output("recurrent_out", 1, policy.memory_size)  # Unity expects it last
+    return _model_of(graph)
+
+
+def build_critic_memory(policy: ActorCritic) -> onnx.ModelProto:
+    """Gives one step of the critic's memory as a graph, without its values.
+
+    Agents that act carry it along, so that learning can begin anywhere.
+    """
+    assert policy.critic_memory is not None
+    graph = Graph()
+    add_memory(graph, policy.critic_memory, add_features(graph, policy, policy.critic_body))
+    graph.output("recurrent_out", 1, policy.memory_size)
+    return _model_of(graph)
+
+
+def _model_of(graph: Graph) -> onnx.ModelProto:
     proto = helper.make_graph(
         graph.nodes, "policy", graph.inputs, graph.outputs, graph.initializers
     )
@@ -126,4 +141,26 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
         copy.graph.output.append(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, None])
         )
+    return copy
+
+
+def cut_to_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Gives the part of the graph that outputs, or inner float values (B, size), come from."""
+    graph = model.graph
+    outputs = {value.name: value for value in graph.output}
+    inner = helper.make_tensor_value_info
+    wanted, nodes = set(names), []
+    for node in reversed(graph.node):  # nodes come after what they read
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            nodes.append(node)
+    cut = helper.make_graph(
+        nodes[::-1],
+        graph.name,
+        [value for value in graph.input if value.name in wanted],
+        [outputs.get(name) or inner(name, TensorProto.FLOAT, [BATCH, None]) for name in names],
+        [constant for constant in graph.initializer if constant.name in wanted],
+    )
+    copy = helper.make_model(cut, opset_imports=model.opset_import)
+    copy.ir_version = model.ir_version
     return copy

@@ -26,7 +26,7 @@ def as_floats(obs: Observations) -> NDArray[np.float32]:
     """Gives observations as Unity feeds them: bytes become 0 to 1."""
     if obs.dtype == np.uint8:
         return obs.astype(np.float32) / np.float32(255)
-    return obs.astype(np.float32, copy=False)
+    return np.asarray(obs, np.float32)
 
 
 class OnnxError(UserError):

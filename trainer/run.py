@@ -17,7 +17,7 @@ from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior
 from trainer.config.settings import RunSettings
-from trainer.device import choose_device, choose_num_threads
+from trainer.device import choose_device, choose_num_threads, num_threads_for
 from trainer.export_onnx import export
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
 from trainer.run_storage import RunStorage
@@ -227,6 +227,8 @@ class Run:
         )
         self._trial_export(behavior)
         self.behaviors[name] = behavior
+        threads = num_threads_for(self.settings.torch_settings, behavior.image_work)
+        self.learning_threads = max(self.learning_threads, threads)
         for message in behavior.introduction():
             self.reporter.info(message)
 

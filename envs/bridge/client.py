@@ -55,6 +55,12 @@ class Welcome:
     seed: int
     num_areas: int  # copies of the training area; 0 from trainers that do not know of them
     communication_version: str
+    package_version: str
+
+    @property
+    def has_channels_last(self) -> bool:
+        """Whether the trainer wants images as (H, W, C), as ML-Agents did before its 1.0."""
+        return self.package_version.split(".")[0] == "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,12 @@ class TrainerConnection:
                 f"simulator speaks {COMMUNICATION_VERSION}. Use a trainer of the same major "
                 f"version: ppo-train, or mlagents 0.28 to 1.1."
             )
-        return Welcome(welcome.seed, welcome.num_areas, welcome.communication_version)
+        return Welcome(
+            welcome.seed,
+            welcome.num_areas,
+            welcome.communication_version,
+            welcome.package_version,
+        )
 
     def first_request(self) -> Request:
         """Makes the second call, which is empty; waits until the trainer is set up."""

@@ -1,7 +1,8 @@
 """Bytes of ML-Agents' messages to columns, and columns of actions to bytes.
 
 This file and layout.py, which it uses for agent lists, are the only places of the trainer that know
-field numbers. Nothing here loops over agents in Python, but for lists of a kind not seen before.
+field numbers. Nothing here loops over agents in Python, but for lists of a kind not seen before,
+and for agents with PNG images, each of which is different in length and slow to decode anyway.
 
 Letters: N agents of a list, C continuous action size, K discrete branches, L sum of branch sizes.
 """
@@ -9,7 +10,7 @@ Letters: N agents of a list, C continuous action size, K discrete branches, L su
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,24 +18,24 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from envs.batch import Actions, Bool, Float32, Int32
-from envs.bridge.layout import AGENT_ID, GROUP_ID, IrregularError, RecordLayout
+from envs.batch import Actions, Bool, Float32, Int32, Observations, Uint8
+from envs.bridge import images
+from envs.bridge.images import CompressedImage, ImageError
+from envs.bridge.layout import (
+    AGENT_ID,
+    GROUP_ID,
+    IrregularError,
+    RecordLayout,
+    head,
+    length_delimited,
+)
 from envs.bridge.plan import DIGIT_WEIGHTS, Planner
 from envs.bridge.proto import columns_pb2, communicator_pb2
+from envs.bridge.wire_spec import UNREADABLE
 from envs.errors import BadDataError
-from envs.spec import (
-    ActionSpec,
-    BehaviorSpec,
-    DimensionProperty,
-    ObservationSpec,
-    ObservationType,
-    sum_of_branches,
-)
+from envs.spec import ActionSpec, BehaviorSpec, sum_of_branches
 
-UNREADABLE = (
-    "the simulator sent bytes that are no message of ML-Agents' protocol. Is something else than a "
-    "simulator dialling this port, or does the simulator need another version of its package?"
-)
+AgentInfo = communicator_pb2.AgentInfoProto
 
 
 def parse_message(data: bytes) -> columns_pb2.Message:
@@ -45,68 +46,10 @@ def parse_message(data: bytes) -> columns_pb2.Message:
         raise BadDataError(f"{len(data)} bytes received: {UNREADABLE}") from error
 
 
-def build_spec(
-    brain: communicator_pb2.BrainParametersProto, agent_infos: bytes
-) -> BehaviorSpec | None:
-    """Gives what a behaviour observes and does; None while no agent of it has been seen.
-
-    Args:
-        brain: the behaviour's own words; they tell of actions only.
-        agent_infos: the list of agents that came with them; its first one shows the observations.
-
-    Raises:
-        BadDataError: unreadable, or a sensor of a kind that this trainer cannot read.
-    """
-    try:
-        agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(agent_infos)
-    except DecodeError as error:
-        raise BadDataError(f"behaviour {brain.brain_name!r}: {UNREADABLE}") from error
-    if not agents.value:
-        return None
-    observation_specs = [
-        _observation_spec(brain.brain_name, index, observation)
-        for index, observation in enumerate(agents.value[0].observations)
-    ]
-    return BehaviorSpec(observation_specs, _action_spec(brain))
-
-
-def _observation_spec(
-    behavior_id: str, index: int, observation: communicator_pb2.ObservationProto
-) -> ObservationSpec:
-    name = observation.name or f"obs_{index}"
-    if observation.compression_type != communicator_pb2.NONE:
-        raise BadDataError(_compressed(behavior_id, name))
-    shape = tuple(observation.shape)
-    properties = tuple(DimensionProperty(bits) for bits in observation.dimension_properties)
-    return ObservationSpec(
-        shape,
-        properties or (DimensionProperty.UNSPECIFIED,) * len(shape),
-        ObservationType(observation.observation_type),
-        name,
-    )
-
-
-def _compressed(behavior_id: str, sensor: str) -> str:
-    return (
-        f"behaviour {behavior_id!r}, sensor {sensor!r}: PNG-compressed observations found, only "
-        "uncompressed ones are supported yet. In Unity, set the sensor's Compression to None."
-    )
-
-
-def _action_spec(brain: communicator_pb2.BrainParametersProto) -> ActionSpec:
-    typed = brain.action_spec
-    if typed.num_continuous_actions or typed.num_discrete_actions:
-        return ActionSpec(typed.num_continuous_actions, tuple(typed.discrete_branch_sizes))
-    sizes = tuple(brain.vector_action_size_deprecated)  # from a peer older than protocol 1.3
-    if brain.vector_action_space_type_deprecated == communicator_pb2.continuous:
-        return ActionSpec(sizes[0] if sizes else 0, ())
-    return ActionSpec(0, sizes)
-
-
 class AgentTable(NamedTuple):
     """A decoded agent list, one row per agent in the order of the list."""
 
-    obs: tuple[Float32, ...]  # one per sensor, each (N, *shape)
+    obs: tuple[Observations, ...]  # one per sensor, each (N, *shape)
     reward: Float32  # (N,)
     group_reward: Float32  # (N,)
     done: Bool | None  # (N,) None = nobody
@@ -117,12 +60,30 @@ class AgentTable(NamedTuple):
 
 
 class AgentDecoder:
-    """Decodes the agent lists of one behaviour; remembers how they look, so as not to parse."""
+    """Decodes the agent lists of one behaviour; remembers how they look, so as not to parse.
 
-    def __init__(self, behavior_id: str, spec: BehaviorSpec) -> None:
+    With images it remembers nothing, and any thread may use it.
+
+    Args:
+        behavior_id: for messages.
+        spec: what its agents must observe.
+        channels_last: sensors whose images are (H, W, C) on the wire.
+    """
+
+    def __init__(
+        self, behavior_id: str, spec: BehaviorSpec, channels_last: frozenset[int] = frozenset()
+    ) -> None:
         self._behavior_id = behavior_id
         self._spec = spec
-        self._shapes = [tuple(int(size) for size in o.shape) for o in spec.observation_specs]
+        self._channels_last = channels_last
+        self._shapes = []  # on the wire
+        for index, sensor in enumerate(spec.observation_specs):
+            shape = tuple(int(size) for size in sensor.shape)
+            self._shapes.append((*shape[1:], shape[0]) if index in channels_last else shape)
+        self._image_sensors = [
+            index for index, sensor in enumerate(spec.observation_specs) if sensor.dtype == "uint8"
+        ]
+        self.has_images = bool(self._image_sensors)
         self._num_branches = sum_of_branches(spec)
         self._planner = Planner(self._num_branches, self._require_shapes)
         self._last_integers: dict[int, tuple[bytes, Int32]] = {}
@@ -136,11 +97,15 @@ class AgentDecoder:
         """
         if not data:
             return None
+        if self.has_images:
+            return self._decode_ordinarily(data)
         try:
             plan, columns = self._planner.read(data)
         except IrregularError:
             return self._decode_ordinarily(data)
         obs = plan.observations(data)
+        if self._channels_last:
+            obs = tuple(self._channels_first(index, column) for index, column in enumerate(obs))
         num_rows = plan.num_rows
         table = AgentTable(
             obs,
@@ -156,6 +121,10 @@ class AgentDecoder:
             if column is not None and not _is_finite(column):
                 self._refuse_infinity(table)
         return table
+
+    def _channels_first(self, sensor: int, column: Float32) -> Float32:
+        """Turns images (N, H, W, C) into (N, C, H, W), as a view: the step log copies them."""
+        return column.transpose(0, 3, 1, 2) if sensor in self._channels_last else column
 
     def _integers(self, number: int, digits: NDArray[np.uint8] | None, num_rows: int) -> Int32:
         """Gives varints as numbers: shared, read-only, the last array if nothing has changed."""
@@ -200,12 +169,11 @@ class AgentDecoder:
             for row, agent in enumerate(agents):
                 if len(agent.action_mask) == self._num_branches:
                     action_mask[row] = ~np.array(agent.action_mask, np.bool_)
+        pixels = self._images(agents)
         table = AgentTable(
             tuple(
-                np.array([a.observations[i].float_data.data for a in agents], np.float32).reshape(
-                    len(agents), *shape
-                )
-                for i, shape in enumerate(self._shapes)
+                pixels[index] if index in pixels else self._floats(agents, index)
+                for index in range(len(self._shapes))
             ),
             np.array([agent.reward for agent in agents], np.float32),
             np.array([agent.group_reward for agent in agents], np.float32),
@@ -218,6 +186,41 @@ class AgentDecoder:
         if not all(_is_finite(column) for column in (*table.obs, table.reward, table.group_reward)):
             self._refuse_infinity(table)
         return table
+
+    def _floats(self, agents: Sequence[AgentInfo], sensor: int) -> Float32:
+        """Gives the column of a sensor that sends numbers, which have been counted."""
+        size = math.prod(self._shapes[sensor])
+        column = np.empty((len(agents), size), np.float32)
+        for row, agent in enumerate(agents):
+            column[row] = np.fromiter(agent.observations[sensor].float_data.data, np.float32, size)
+        return self._channels_first(sensor, column.reshape(len(agents), *self._shapes[sensor]))
+
+    def _images(self, agents: Sequence[AgentInfo]) -> dict[int, Uint8]:
+        """Gives the columns of sensors that send PNGs, by sensor."""
+        columns: dict[int, Uint8] = {}
+        for index in self._image_sensors:
+            shape = self._spec.observation_specs[index].shape
+            columns[index] = np.empty((len(agents), *shape), np.uint8)
+        compressed = [
+            CompressedImage(
+                agent.observations[index].compressed_data,
+                agent.observations[index].compressed_channel_mapping,
+                column[row],
+            )
+            for row, agent in enumerate(agents)
+            for index, column in columns.items()
+        ]
+        try:
+            images.decode_all(compressed)
+        except ImageError as error:
+            row, which = divmod(error.index, len(columns))
+            sensor = self._spec.observation_specs[self._image_sensors[which]]
+            raise BadDataError(
+                f"behaviour {self._behavior_id!r}, agent {agents[row].id}, sensor {sensor.name!r} "
+                f"of shape {self._shapes[self._image_sensors[which]]}: {error}. The simulator, or "
+                "what compresses its images, is at fault."
+            ) from error
+        return columns
 
     def _require_shapes(self, record: bytes, layout: RecordLayout) -> None:
         """Checks a layout's observations against the spec; `record` is one such record."""
@@ -240,14 +243,22 @@ class AgentDecoder:
             )
         for index, (shape, is_compressed, float_bytes) in enumerate(found):
             expected = self._shapes[index]
-            sensor = self._spec.observation_specs[index].name
-            if is_compressed:
-                raise BadDataError(_compressed(self._behavior_id, sensor))
-            if shape != expected or float_bytes != 4 * math.prod(expected):
+            where = f"{agent}, sensor {self._spec.observation_specs[index].name!r}"
+            is_image = index in self._image_sensors
+            if is_compressed != is_image:
+                words = ("plain numbers", "PNG images")
                 raise BadDataError(
-                    f"{agent}, sensor {sensor!r}: shape {shape} with {float_bytes // 4} numbers "
-                    f"found, {expected} expected as in the behaviour's first message. A sensor "
-                    "must keep its shape, for all agents of a behaviour; compare their prefabs."
+                    f"{where}: {words[is_compressed]} found, {words[is_image]} expected as in the "
+                    "behaviour's first message. A sensor must keep its compression, for all agents "
+                    "of a behaviour; compare their prefabs."
+                )
+            float_size = 0 if is_image else 4 * math.prod(expected)
+            if shape != expected or float_bytes != float_size:
+                numbers = "" if is_image else f" with {float_bytes // 4} numbers"
+                raise BadDataError(
+                    f"{where}: shape {shape}{numbers} found, {expected} expected as in the "
+                    "behaviour's first message. A sensor must keep its shape, for all agents of a "
+                    "behaviour; compare their prefabs."
                 )
 
     def _refuse_infinity(self, table: AgentTable) -> None:
@@ -267,7 +278,7 @@ class AgentDecoder:
                 )
 
 
-def _is_finite(column: Float32) -> bool:
+def _is_finite(column: Observations) -> bool:
     # Several times faster than .all() on the few numbers of an ordinary message.
     return b"\0" not in np.isfinite(column).tobytes()
 
@@ -293,16 +304,16 @@ class ActionEncoder:
         body = b""
         self._deprecated = self._typed = self._discrete = 0
         if num_floats:
-            body += _length_delimited(1, bytes(4 * num_floats))
+            body += length_delimited(1, bytes(4 * num_floats))
             self._deprecated = len(body) - 4 * num_floats
         if self._num_continuous:
-            body += _length_delimited(6, bytes(4 * self._num_continuous))
+            body += length_delimited(6, bytes(4 * self._num_continuous))
             self._typed = len(body) - 4 * self._num_continuous
         if self._branches:
             zeros = b"".join(b"\x80" * (width - 1) + b"\x00" for width in self._widths)
-            body += _length_delimited(7, zeros)
+            body += length_delimited(7, zeros)
             self._discrete = len(body) - len(zeros)
-        record = _length_delimited(1, body)
+        record = length_delimited(1, body)
         shift = len(record) - len(body)
         self._deprecated += shift
         self._typed += shift
@@ -363,28 +374,14 @@ def encode_answer(
     if is_reset:
         pieces.append(b"\x20\x01")  # command
     if side_channel:
-        pieces.append(_length_delimited(5, side_channel))
+        pieces.append(length_delimited(5, side_channel))
     num_bytes = sum(map(len, pieces))
-    rl_input = _head(1, num_bytes)
-    return b"".join((STATUS_200, _head(3, len(rl_input) + num_bytes), rl_input, *pieces))
+    rl_input = head(1, num_bytes)
+    return b"".join((STATUS_200, head(3, len(rl_input) + num_bytes), rl_input, *pieces))
 
 
 @lru_cache(maxsize=256)
 def _map_entry_head(behavior_id: str, num_bytes: int) -> bytes:
     """Gives what stands before the `num_bytes` of a behaviour's actions in the map of them."""
-    key_and_head = _length_delimited(1, behavior_id.encode()) + _head(2, num_bytes)
-    return _head(1, len(key_and_head) + num_bytes) + key_and_head
-
-
-def _head(number: int, num_bytes: int) -> bytes:
-    """Gives tag and length of a length-delimited field."""
-    length = bytearray((number << 3 | 2,))
-    while num_bytes > 0x7F:
-        length.append(num_bytes & 0x7F | 0x80)
-        num_bytes >>= 7
-    length.append(num_bytes)
-    return bytes(length)
-
-
-def _length_delimited(number: int, payload: bytes) -> bytes:
-    return _head(number, len(payload)) + payload
+    key_and_head = length_delimited(1, behavior_id.encode()) + head(2, num_bytes)
+    return head(1, len(key_and_head) + num_bytes) + key_and_head

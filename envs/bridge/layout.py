@@ -95,6 +95,21 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise IrregularError("a varint without end, or of more than 64 bits")
 
 
+def head(number: int, num_bytes: int) -> bytes:
+    """Gives tag and length of a length-delimited field."""
+    length = bytearray((number << 3 | LENGTH_DELIMITED,))
+    while num_bytes > PAYLOAD:
+        length.append(num_bytes & PAYLOAD | CONTINUES)
+        num_bytes >>= 7
+    length.append(num_bytes)
+    return bytes(length)
+
+
+def length_delimited(number: int, payload: bytes) -> bytes:
+    """Gives a field that holds bytes, text or another message."""
+    return head(number, len(payload)) + payload
+
+
 def fields_of(data: bytes, start: int, end: int) -> Iterator[Field]:
     """Yields the fields of the message that lies in data[start:end]."""
     position = start

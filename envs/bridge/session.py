@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import numpy as np
 
 from envs.batch import Actions, Bool, Decisions, Int32, Int64, Terminals
-from envs.bridge import codec
+from envs.bridge import codec, images
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
@@ -26,11 +27,13 @@ from envs.bridge.proto.communicator_pb2 import (
 )
 from envs.bridge.protocol import (
     COMMUNICATION_VERSION,
+    DIMENSION_PROPERTIES_SINCE,
     PACKAGE_VERSION,
     STATUS_CLOSING,
     STATUS_OK,
 )
 from envs.bridge.side_channels import Inbox, StatsMessage
+from envs.bridge.wire_spec import UNREADABLE, build_spec
 from envs.errors import BadDataError, SimulatorClosedError, WrongProtocolError
 from envs.lanes import NOBODY, AgentLanes, LaneTable
 from envs.spec import BehaviorSpec, parse_behavior_id
@@ -40,8 +43,8 @@ _logger = logging.getLogger(__name__)
 CAPABILITIES = {
     "baseRLCapabilities": True,
     # Without these two Unity sends cameras of more than three channels as plain floats.
-    "concatenatedPngObservations": False,
-    "compressedChannelMapping": False,
+    "concatenatedPngObservations": True,
+    "compressedChannelMapping": True,
     "hybridActions": True,
     "trainingAnalytics": False,  # Unity then neither sends nor expects any
     "variableLengthObservation": True,
@@ -58,6 +61,9 @@ class SimulatorMessage:
     decisions: dict[str, Decisions]
     terminals: dict[str, Terminals]  # without agents that never had a decision
     stats: tuple[StatsMessage, ...]
+
+
+Tables = dict[str, AgentTable | None]  # by behaviour id
 
 
 class Phase(Enum):
@@ -97,6 +103,8 @@ class Session:
         self._behaviors: dict[str, _Behavior] = {}
         self._held_behaviors: dict[str, BehaviorSpec] = {}
         self._held_stats: tuple[StatsMessage, ...] = ()
+        self._has_images = False
+        self._has_dimension_properties = True
 
     # ---- what the simulator says ------------------------------------------------------------
 
@@ -114,7 +122,7 @@ class Session:
         if status != STATUS_OK:
             raise BadDataError(
                 f"header status {status} found, {STATUS_OK} or {STATUS_CLOSING} expected: "
-                f"{codec.UNREADABLE}"
+                f"{UNREADABLE}"
             )
         return message
 
@@ -146,17 +154,44 @@ class Session:
             num_areas=num_areas,
         )
         self._remember_brains(output)
+        minor_version = int(output.communication_version.split(".")[1])
+        self._has_dimension_properties = minor_version >= DIMENSION_PROPERTIES_SINCE
         self.phase = Phase.OPENING
         return columns_pb2.Message(
             header={"status": STATUS_OK},
             unity_input=columns_pb2.Input(rl_initialization_input=greeting),
         ).SerializeToString()
 
-    def step(self, message: columns_pb2.Message) -> SimulatorMessage:
+    def decode_ahead(self, data: bytes) -> Future[Tables] | None:
+        """Begins to decode a call's agents that see images, in another thread.
+
+        To be called as soon as the call has arrived, by any thread, and never before the previous
+        call has been answered.
+
+        Returns:
+            For `step` or `skip`; None: there is nothing to do ahead.
+        """
+        if not self._has_images:
+            return None
+        decoders = {
+            behavior_id: behavior.decoder
+            for behavior_id, behavior in self._behaviors.copy().items()
+            if behavior.decoder.has_images
+        }
+        return images.pool().submit(_decode, data, decoders)
+
+    def step(
+        self, message: columns_pb2.Message, ahead: Future[Tables] | None = None
+    ) -> SimulatorMessage:
         """Decodes the agents of a message and gives them lanes.
+
+        Args:
+            message: from `parse`.
+            ahead: from `decode_ahead`; waits until it is done.
 
         Raises:
             BadDataError: see AgentDecoder.decode.
+            UnsupportedSpaceError: a new behaviour has a sensor of an unknown kind.
         """
         decisions: dict[str, Decisions] = {}
         terminals: dict[str, Terminals] = {}
@@ -166,7 +201,7 @@ class Session:
         # must still hold the lanes of all agents that the trainer knows.
         parts = [
             (behavior_id, behavior, *_split(table))
-            for behavior_id, behavior, table in self._tables(message, new_behaviors)
+            for behavior_id, behavior, table in self._tables(message, new_behaviors, ahead)
         ]
         for _, behavior, _, going in parts:
             if going is not None:
@@ -182,14 +217,17 @@ class Session:
                 self._add_decisions(decisions, behavior_id, behavior, going)
         return SimulatorMessage(self._simulator, new_behaviors, decisions, terminals, stats)
 
-    def skip(self, message: columns_pb2.Message) -> None:
+    def skip(self, message: columns_pb2.Message, ahead: Future[Tables] | None = None) -> None:
         """Drops the agents of a message, because a reset follows, but keeps all other news."""
-        for _ in self._tables(message, self._held_behaviors):
+        for _ in self._tables(message, self._held_behaviors, ahead):
             pass
         self._held_stats += self._inbox.read(message.unity_output.rl_output.side_channel)
 
     def _tables(
-        self, message: columns_pb2.Message, new_behaviors: dict[str, BehaviorSpec]
+        self,
+        message: columns_pb2.Message,
+        new_behaviors: dict[str, BehaviorSpec],
+        ahead: Future[Tables] | None,
     ) -> list[tuple[str, _Behavior, AgentTable]]:
         """Decodes all agent lists that are not empty, and meets new behaviours."""
         output = message.unity_output
@@ -201,14 +239,20 @@ class Session:
                 )
             self._remember_brains(output.rl_initialization_output)
         agent_infos = output.rl_output.agent_infos
+        decoded = {} if ahead is None else ahead.result()
         tables = []
         for behavior_id in sorted(agent_infos):  # protobuf's own order is random
             agents = agent_infos[behavior_id]
             behavior = self._behaviors.get(behavior_id)
             if behavior is None:
                 behavior = self._meet(behavior_id, agents, new_behaviors)
-            table = behavior.decoder.decode(agents) if behavior is not None else None
-            if behavior is not None and table is not None:
+            if behavior is None:
+                continue
+            if behavior_id in decoded:
+                table = decoded[behavior_id]
+            else:
+                table = behavior.decoder.decode(agents)
+            if table is not None:
                 tables.append((behavior_id, behavior, table))
         return tables
 
@@ -228,13 +272,16 @@ class Session:
                 f"agents of behaviour {behavior_id!r} came before its brain parameters; they are "
                 "expected together. The simulator does not follow the protocol."
             )
-        spec = codec.build_spec(brain, agents)
-        if spec is None:
+        found = build_spec(brain, agents, has_dimension_properties=self._has_dimension_properties)
+        if found is None:
             return None
+        spec, channels_last = found
         name, team = parse_behavior_id(behavior_id)
+        decoder = AgentDecoder(behavior_id, spec, channels_last)
+        self._has_images = self._has_images or decoder.has_images
         self._behaviors[behavior_id] = _Behavior(
             team,
-            AgentDecoder(behavior_id, spec),
+            decoder,
             ActionEncoder(spec.action_spec),
             self._lanes.agents(self._simulator, behavior_id, name),
         )
@@ -335,6 +382,16 @@ class Session:
         for behavior in self._behaviors.values():
             behavior.num_waiting = 0
         return codec.encode_answer({}, side_channel, is_reset=True)
+
+
+def _decode(data: bytes, decoders: Mapping[str, AgentDecoder]) -> Tables:
+    """Decodes those agent lists of a message that have a decoder here."""
+    agent_infos = codec.parse_message(data).unity_output.rl_output.agent_infos
+    return {
+        behavior_id: decoder.decode(agent_infos[behavior_id])
+        for behavior_id, decoder in decoders.items()
+        if behavior_id in agent_infos
+    }
 
 
 def _split(table: AgentTable) -> tuple[AgentTable | None, AgentTable | None]:

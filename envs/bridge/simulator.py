@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -14,7 +15,7 @@ from envs.bridge import launcher
 from envs.bridge.launcher import LaunchPlan, SimulatorProcess
 from envs.bridge.proto import columns_pb2
 from envs.bridge.server import Call, ConnectionLost, SimulatorServer
-from envs.bridge.session import Phase, Session, SimulatorMessage
+from envs.bridge.session import Phase, Session, SimulatorMessage, Tables
 from envs.bridge.side_channels import (
     EngineConfiguration,
     engine_configuration,
@@ -62,6 +63,7 @@ class Event(NamedTuple):
 
     simulator: int
     what: Call | ConnectionLost | ProcessEnded
+    ahead: Future[Tables] | None = None  # images of a Call, decoded already
 
 
 class State(Enum):
@@ -90,6 +92,7 @@ class Simulator:
         self.state = State.RUNNING
         self.deadline = time.monotonic() + plan.timeout_wait_s
         self.has_hung_up = False  # the connection is broken; the process's end is awaited
+        self.lost_call: Call | None = None  # the one whose connection broke
         self.was_answered_by_reset = False  # the trainer may still send its own, void answer
         self.reset_is_due = False
         self.num_restarts = 0
@@ -101,11 +104,12 @@ class Simulator:
         self._lanes = lanes
         self._events = events
         self._call: Call | None = None
+        self._ahead: Future[Tables] | None = None
         self._news = b""  # side channel bytes that go with the next answer
         self._process: SimulatorProcess | None = None
         self.session = Session(number, lanes)
         port = 0 if plan.base_port is None else plan.base_port + number
-        self.server = SimulatorServer(port, lambda what: events.put(Event(number, what)))
+        self.server = SimulatorServer(port, self._arrived)
 
     # ---- its process ------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class Simulator:
         """
         generation = self.server.generation
         self.session = Session(self.number, self._lanes)
-        self.message, self._call = None, None
+        self.message, self._call, self._ahead = None, None, None
         self.has_hung_up = self.reset_is_due = self.was_answered_by_reset = False
         self._run()
         plan = self._plan.launch
@@ -156,7 +160,7 @@ class Simulator:
             self._process.kill()
         self.server.forget_peer()
         self.state = State.LOST
-        self.message, self._call = None, None
+        self.message, self._call, self._ahead = None, None, None
 
     def keep_log(self) -> None:
         """Renames the log, so that the simulator that starts next does not overwrite it."""
@@ -179,20 +183,37 @@ class Simulator:
 
     # ---- its conversation -------------------------------------------------------------------
 
-    def take(self, call: Call) -> None:
+    def _arrived(self, what: Call | ConnectionLost) -> None:
+        """Passes on what the server has heard, in its thread; never blocks.
+
+        A call with images comes to the fleet once they are decoded, which other threads do.
+        """
+        ahead = self.session.decode_ahead(what.data) if isinstance(what, Call) else None
+        if ahead is None:
+            self._events.put(Event(self.number, what))
+            return
+        ahead.add_done_callback(lambda decoded: self._events.put(Event(self.number, what, decoded)))
+
+    def take(self, call: Call, ahead: Future[Tables] | None = None) -> None:
         """Takes its next call; answers it at once unless it has news for the trainer.
+
+        Args:
+            call: as it came.
+            ahead: what has been decoded of it.
 
         Raises:
             SimulatorError: the simulator says goodbye, or what cannot be understood.
         """
-        self._call = call
+        if call is self.lost_call:
+            return  # its images took longer to decode than the connection lived
+        self._call, self._ahead = call, ahead
         message = self.session.parse(call.data)
         if self.session.phase is Phase.GREETING:
             self.answer(self.session.greet(message, self.seed, self._plan.num_areas))
         elif self.session.phase is Phase.OPENING:
             self._answer_with_reset()
         elif self.reset_is_due:
-            self.session.skip(message)
+            self.session.skip(message, ahead)
             self._answer_with_reset()
         else:
             self.message = message
@@ -208,8 +229,9 @@ class Simulator:
         assert self.message is not None
         self.state = State.WAITING
         message, self.message = self.message, None
+        ahead, self._ahead = self._ahead, None
         self.was_answered_by_reset = False
-        return self.session.step(message)
+        return self.session.step(message, ahead)
 
     def encode(self, actions: Mapping[str, Actions]) -> bytes:
         """Gives the answer to the message that was delivered."""
@@ -227,7 +249,7 @@ class Simulator:
         """Begins all episodes anew: now if it waits for an answer, else with its next call."""
         if self.state is State.READY:
             assert self.message is not None
-            self.session.skip(self.message)
+            self.session.skip(self.message, self._ahead)
             self._answer_with_reset()
         elif self.state is State.WAITING:
             self.was_answered_by_reset = True
@@ -241,7 +263,7 @@ class Simulator:
 
     def _answer_with_reset(self) -> None:
         self.reset_is_due = False
-        self.message = None
+        self.message, self._ahead = None, None
         news, self._news = self._news, b""
         self.answer(self.session.reset(news + engine_configuration(self._plan.engine)))
 

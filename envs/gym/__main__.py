@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         seed = welcome.seed if options.seed is None else options.seed
         envs.extend(make_env(options.env, options.kwargs) for _ in range(num_areas - 1))
         require_equal_spaces(envs)
-        return GymSimulator(envs, behavior_name, seed)
+        return GymSimulator(envs, behavior_name, seed, has_channels_last=welcome.has_channels_last)
 
     with TrainerConnection(options.mlagents_port) as connection:
         try:

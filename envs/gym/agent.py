@@ -17,7 +17,7 @@ import numpy as np
 
 from envs.bridge.client import Request, TrainerConnection, Welcome, brain, step_message
 from envs.bridge.client_channels import Sampler, read_environment_parameters, write_stats
-from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords, VectorSensor
+from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords
 from envs.bridge.side_channels import StatsAggregation, StatsMessage
 from envs.errors import SimulatorError, UnsupportedSpaceError
 from envs.gym.make import Env
@@ -107,15 +107,32 @@ class Parameters:
 
 
 class GymSimulator:
-    """K environments, stepped in lockstep; rows of all agents are ready to send after each call."""
+    """K environments, stepped in lockstep; rows of all agents are ready to send after each call.
 
-    def __init__(self, envs: Sequence[Env], behavior_name: str, seed: int) -> None:
+    Args:
+        envs: the environments.
+        behavior_name: without the team.
+        seed: the trainer's, for this simulator.
+        has_channels_last: whether the trainer wants images as (H, W, C).
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[Env],
+        behavior_name: str,
+        seed: int,
+        *,
+        has_channels_last: bool = False,
+    ) -> None:
         self._envs = list(envs)
         self._behavior_id = f"{behavior_name}?team=0"
         self._seed = seed
         self._observations, self._actions = layouts_of(envs[0])
         self._parameters = Parameters(envs, seed)
-        sensors = [VectorSensor(sensor.name, sensor.size) for sensor in self._observations.sensors]
+        sensors = [
+            sensor.spec(has_channels_last=has_channels_last)
+            for sensor in self._observations.sensors
+        ]
         # The first K rows are decisions, row k of environment k; behind them, ends of episodes.
         self._records = AgentRecords(sensors, 2 * len(envs))
         self._obs_rows = [

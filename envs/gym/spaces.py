@@ -2,14 +2,23 @@
 
 Letters: N agents in this batch, C continuous action size, K discrete branches.
 
-An observation space becomes flat float sensors, sorted by name as Unity sorts them; a Dict or Tuple
-becomes several (`obs/achieved_goal`, `obs/desired_goal`). An action space becomes C continuous
-numbers in -1..1 and K branches.
+An observation space becomes sensors, sorted by name as Unity sorts them; a Dict or Tuple becomes
+several (`obs/achieved_goal`, `obs/desired_goal`, the latter being a goal signal). Most are flat
+vectors of floats. A Box of rank 3 is an image, and one of bytes is an image from rank 2 on:
+
+- Bytes are a uint8 Box with bounds 0 and 255; they travel as PNG, and the trainer sees value / 255.
+  All other images travel and are seen as the floats that they are.
+- The first or the last axis holds the channels, whichever is the shorter, the last if both are
+  equal: (84, 84, 3), (3, 84, 84) and, for a stack of grey frames, (4, 84, 84).
+- With rank 4 the first axis counts frames: their channels are put one after the other.
+
+An action space becomes C continuous numbers in -1..1 and K branches.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,28 +27,51 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from envs.batch import Float32, Int32
+from envs.batch import Float32, Int32, Observations
 from envs.errors import BadDataError, UnsupportedSpaceError
+from envs.spec import (
+    CHANNELS_LAST,
+    VECTOR,
+    VISUAL,
+    DimensionProperty,
+    ObservationSpec,
+    ObservationType,
+)
 
 # Some environments write the largest float where they mean "no bound".
 AS_GOOD_AS_INFINITE = 1e30
 
 SUPPORTED_OBSERVATIONS = (
-    "Box of rank 0 to 2, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+    "Box of rank 0 to 3, where rank 3 is an image; Box of bytes 0 to 255 of rank 2 (a grey image), "
+    "3 or 4 (a stack of images); Discrete, MultiDiscrete, MultiBinary; Dict and Tuple of these"
 )
+GOAL_KEY = "desired_goal"  # what Gymnasium's goal environments call it
 SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
 
-Write = Callable[[Any, Float32], None]
+Write = Callable[[Any, Observations], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """One flat vector of floats that an agent observes."""
+    """One part of an observation, as a vector (n,) of floats or an image."""
 
     name: str
-    size: int
+    shape: tuple[int, ...]  # (n,), or (H, W, channels)
     path: tuple[Any, ...]  # keys that lead from the whole observation to this part
-    write: Write  # (part of the observation, (size,) destination)
+    write: Write  # (part of the observation, destination of this shape)
+    dtype: str = "float32"
+
+    def spec(self, *, has_channels_last: bool) -> ObservationSpec:
+        """Describes the sensor; where an image's channels are to be depends on the trainer."""
+        is_goal = bool(self.path) and self.path[-1] == GOAL_KEY
+        shape = self.shape
+        properties: tuple[DimensionProperty, ...] = VECTOR
+        if len(shape) == 3:
+            properties = CHANNELS_LAST
+            if not has_channels_last:
+                shape, properties = (shape[2], *shape[:2]), VISUAL
+        kind = ObservationType.GOAL_SIGNAL if is_goal else ObservationType.DEFAULT
+        return ObservationSpec(shape, properties, kind, self.name, self.dtype)
 
 
 class ObservationLayout:
@@ -56,8 +88,8 @@ class ObservationLayout:
                 )
         self.sensors = tuple(sensors)
 
-    def write(self, obs: Any, rows: Sequence[Float32]) -> None:
-        """Writes one observation into `rows`, one (size,) destination per sensor."""
+    def write(self, obs: Any, rows: Sequence[Observations]) -> None:
+        """Writes one observation into `rows`, one destination per sensor, of the sensor's shape."""
         for sensor, row in zip(self.sensors, rows, strict=True):
             part = obs
             for key in sensor.path:
@@ -90,23 +122,50 @@ def _sensors(space: Space[Any], name: str, path: tuple[Any, ...]) -> Iterator[Se
 
 def _box_sensor(space: spaces.Box, name: str, path: tuple[Any, ...]) -> Sensor:
     rank = len(space.shape)
-    if rank > 2 or (rank == 2 and space.dtype == np.uint8):
+    is_bytes = bool(
+        space.dtype == np.uint8 and (space.low == 0).all() and (space.high == 255).all()
+    )
+    if rank > 4 or (rank == 4 and not is_bytes):
         raise UnsupportedSpaceError(
-            f"Observation {name} is a {_short(space)}, an image or a larger array. Supported are "
-            f"{SUPPORTED_OBSERVATIONS}; images come with a later version. For now use the "
-            f"environment's state observations, or flatten it with "
-            f"gymnasium.wrappers.FlattenObservation."
+            f"Observation {name} is a {_short(space)} of rank {rank}. Supported are "
+            f"{SUPPORTED_OBSERVATIONS}. Use the environment's state observations, or flatten it "
+            f"with gymnasium.wrappers.FlattenObservation."
         )
     if np.prod(space.shape) == 0:
         raise UnsupportedSpaceError(
             f"Observation {name} is a {_short(space)} without a single element. A sensor needs at "
             f"least one number: remove this part in a wrapper."
         )
+    if rank > 2 or (rank == 2 and is_bytes):
+        return _image_sensor(tuple(space.shape), name, path, "uint8" if is_bytes else "float32")
     return _flat_sensor(tuple(space.shape), name, path)
 
 
+def _image_sensor(shape: tuple[int, ...], name: str, path: tuple[Any, ...], dtype: str) -> Sensor:
+    frames = shape[:-3]  # (), or the number of frames
+    frame = shape[-3:] if len(shape) > 2 else (*shape, 1)
+    is_channels_first = frame[0] < frame[2]
+    # Axes of (frames, *frame) in the order height, width, frames, channels.
+    order = (2, 3, 0, 1) if is_channels_first else (1, 2, 0, 3)
+    num_frames = math.prod(frames)
+    height, width, channels = (frame[1], frame[2], frame[0]) if is_channels_first else frame
+    image_shape = (height, width, num_frames * channels)
+
+    def write(part: Any, row: Observations) -> None:
+        array = np.asarray(part)
+        if array.shape != shape or (dtype == "uint8" and array.dtype != np.uint8):
+            raise BadDataError(
+                f"Observation {name} has shape {array.shape} and type {array.dtype}, but the "
+                f"environment's observation_space says {shape} and {dtype}. Correct the space or "
+                f"the observation."
+            )
+        row[...] = array.reshape(num_frames, *frame).transpose(order).reshape(image_shape)
+
+    return Sensor(name, image_shape, path, write, dtype)
+
+
 def _flat_sensor(shape: tuple[int, ...], name: str, path: tuple[Any, ...]) -> Sensor:
-    def write(part: Any, row: Float32) -> None:
+    def write(part: Any, row: Observations) -> None:
         array = np.asarray(part)
         if array.shape != shape:
             raise BadDataError(
@@ -115,7 +174,7 @@ def _flat_sensor(shape: tuple[int, ...], name: str, path: tuple[Any, ...]) -> Se
             )
         row[...] = array.reshape(-1)
 
-    return Sensor(name, int(np.prod(shape)), path, write)
+    return Sensor(name, (math.prod(shape),), path, write)
 
 
 def _one_hot_sensor(
@@ -126,7 +185,7 @@ def _one_hot_sensor(
 ) -> Sensor:
     offsets = np.cumsum(sizes) - sizes
 
-    def write(part: Any, row: Float32) -> None:
+    def write(part: Any, row: Observations) -> None:
         index = np.asarray(part).reshape(-1) - starts
         if index.shape != sizes.shape or (index < 0).any() or (index >= sizes).any():
             raise BadDataError(
@@ -137,7 +196,7 @@ def _one_hot_sensor(
         row[...] = 0.0
         row[offsets + index] = 1.0
 
-    return Sensor(name, int(sizes.sum()), path, write)
+    return Sensor(name, (int(sizes.sum()),), path, write)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ import numpy as np
 from envs.bridge.arguments import parse_simulator_arguments
 from envs.bridge.client import TrainerClosedError, TrainerConnection, brain, step_message
 from envs.bridge.proto.communicator_pb2 import BrainParametersProto
-from envs.bridge.records import FIRST_AGENT_ID, AgentRecords, VectorSensor
+from envs.bridge.records import FIRST_AGENT_ID, AgentRecords
+from envs.spec import vector_sensor
 
 # Different observations in turn, so that a trainer's statistics of them are not degenerate.
 NUM_MESSAGES = 16
@@ -45,7 +46,7 @@ class NullSimulator:
         self._episode_length = episode_length
         generator = np.random.default_rng(seed)
         # Rows of agents that go on, then of agents whose episode ends.
-        self._records = AgentRecords([VectorSensor("obs", num_observations)], 2 * num_agents)
+        self._records = AgentRecords([vector_sensor("obs", num_observations)], 2 * num_agents)
         self._records.done[num_agents:] = 1
         self._obs = generator.standard_normal(
             (NUM_MESSAGES, 2 * num_agents, num_observations), np.float32

@@ -10,16 +10,27 @@ of 3.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from envs.bridge import images
 from envs.bridge.arguments import parse_simulator_arguments
 from envs.bridge.client import TrainerClosedError, TrainerConnection, brain, step_message
-from envs.bridge.proto.communicator_pb2 import AgentInfoProto, UnityRLOutputProto
+from envs.bridge.proto.communicator_pb2 import (
+    NONE,
+    PNG,
+    AgentInfoProto,
+    ObservationProto,
+    UnityRLOutputProto,
+)
 from envs.bridge.protocol import COMMUNICATION_VERSION
 from envs.errors import SimulatorError
 
@@ -29,6 +40,7 @@ NUM_CONTINUOUS = 1
 BRANCHES = (3,)
 IDS_PER_AGENT = 10_000  # an agent's episodes are numbered from its number times this
 BIG_OBSERVATION = 1_200_000  # floats; 4.8 MB, more than gRPC lets through unasked
+CAMERA = (3, 6, 8)  # channels, height, width
 AWAKE_AT_MOST_S = 600.0
 
 Agents = dict[str, list[AgentInfoProto]]  # by behaviour id
@@ -163,6 +175,75 @@ def big_message(stage: Stage) -> Agents:
     return agents
 
 
+def camera(pixels: np.ndarray[Any, np.dtype[np.uint8]], shape: Sequence[int]) -> ObservationProto:
+    """Gives the observation of a camera that sends PNG; `pixels` (H, W, 3)."""
+    return ObservationProto(
+        shape=shape,
+        dimension_properties=[1, 2, 2],
+        compression_type=PNG,
+        compressed_data=images.encode(pixels),
+        name="camera",
+    )
+
+
+def cameras(stage: Stage) -> Agents:
+    """Every agent has a camera, whose pixels are all the number it observes, modulo 256."""
+    agents = stage.everyone()
+    for info in agents[BEHAVIOR]:
+        level = int(info.reward) % 256
+        pixels = np.full((*CAMERA[1:], CAMERA[0]), level, np.uint8)
+        info.observations.append(camera(pixels, CAMERA))
+    return agents
+
+
+def with_bad_image(stage: Stage, spoil: Callable[[ObservationProto], object]) -> Agents:
+    """The last agent's image is spoilt in the middle of the run."""
+    agents = cameras(stage)
+    if stage.step >= stage.at:
+        spoil(agents[BEHAVIOR][-1].observations[1])
+    return agents
+
+
+def truncated_image(stage: Stage) -> Agents:
+    """An image is cut off."""
+
+    def spoil(observation: ObservationProto) -> None:
+        observation.compressed_data = observation.compressed_data[:-20]
+
+    return with_bad_image(stage, spoil)
+
+
+def other_image_size(stage: Stage) -> Agents:
+    """An image has another size than the sensor says."""
+    other = camera(np.zeros((CAMERA[1] + 1, CAMERA[2], 3), np.uint8), CAMERA)
+    return with_bad_image(stage, lambda observation: observation.CopyFrom(other))
+
+
+def wrong_mapping(stage: Stage) -> Agents:
+    """An image's channel mapping leaves a channel out."""
+    return with_bad_image(
+        stage, lambda observation: observation.compressed_channel_mapping.extend([0, 2, 2])
+    )
+
+
+def image_turns_raw(stage: Stage) -> Agents:
+    """A compressed sensor sends plain numbers in the middle of the run."""
+
+    def spoil(observation: ObservationProto) -> None:
+        observation.compression_type = NONE
+        observation.float_data.data.extend([0.5] * math.prod(CAMERA))
+
+    return with_bad_image(stage, spoil)
+
+
+def unknown_sensor(stage: Stage) -> Agents:
+    """There is a sensor of a kind that ML-Agents does not have."""
+    agents = stage.everyone()
+    for info in agents[BEHAVIOR]:
+        info.observations.add(shape=[2, 2], name="matrix").float_data.data.extend([0.0] * 4)
+    return agents
+
+
 def goodbye(stage: Stage) -> Agents:
     """The simulator closes in good order, as the Editor does when Stop is pressed."""
     if stage.step >= stage.at:
@@ -184,6 +265,12 @@ SCRIPTS: Mapping[str, Script] = {
     "infinite-reward": infinite_reward,
     "other-shape": other_shape,
     "big-message": big_message,
+    "cameras": cameras,
+    "truncated-image": truncated_image,
+    "other-image-size": other_image_size,
+    "wrong-mapping": wrong_mapping,
+    "image-turns-raw": image_turns_raw,
+    "unknown-sensor": unknown_sensor,
     "goodbye": goodbye,
     # These differ before the first env_step, in `main`.
     "wrong-version": healthy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -143,6 +144,37 @@ def test_cartpole_cut_after_twenty_steps_is_interrupted(tmp_path: Path) -> None:
     assert num_ended > 80
     interrupted = recorded["terminal_interrupted"]
     assert interrupted.any() and not interrupted.all()
+
+
+def test_cameras_of_all_kinds_equal_the_pixels_that_were_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from camera_env import HEIGHT, WIDTH, CameraEnv
+
+    harness = str(HERE.parent / "harness")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([harness, os.environ.get("PYTHONPATH", "")]))
+
+    def as_seen(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return pixels.astype(np.float32) / np.float32(255)
+
+    def sensors_of(obs: dict[str, Any]) -> list[NDArray[Any]]:
+        grey = as_seen(obs["grey"])[:, :, None]
+        return [
+            as_seen(obs["colour"]),
+            obs["depth"],
+            obs["desired_goal"],
+            grey.repeat(3, axis=2).mean(axis=2, keepdims=True),  # of equal numbers, but rounded
+            as_seen(obs["stack"].transpose(1, 2, 0)),
+        ]
+
+    summary, recorded = drive("camera_env:CameraEnv", tmp_path, 100)
+    # This referee is of ML-Agents 0.28, which has images as (height, width, channels).
+    size = [HEIGHT, WIDTH]
+    assert summary["shapes"] == [[*size, 3], [*size, 2], [2], [*size, 1], [*size, 4]]
+    num_ended = check_against_direct_steps(
+        recorded, CameraEnv, lambda continuous, _: continuous, sensors_of
+    )
+    assert num_ended > 10
 
 
 def test_hybrid_dict_environment_keeps_sensor_order_actions_and_stats(tmp_path: Path) -> None:

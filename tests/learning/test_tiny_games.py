@@ -41,8 +41,8 @@ def mean_of_last_episodes(
     folder: Path, actions: str, step_size: str, changes: Mapping[str, Any], seed: int
 ) -> float:
     """Trains through the command line; gives the mean return of the last 5 episodes."""
-    recall = ["--recall"] if "network_settings__memory" in changes else []
-    build = tiny_build(folder, "--actions", actions, "--step-size", step_size, *recall)
+    memory = ["--memory"] if "network_settings__memory" in changes else []
+    build = tiny_build(folder, "--actions", actions, "--step-size", step_size, *memory)
     settings = tiny_yaml(folder, **changes)
     ppo_train(settings.name, "--env", build.name, "--seed", seed, "--run-id", "run", cwd=folder)
     returns = checkpoint(folder / "results" / "run", "1D")["recent_returns"][-5:]

@@ -24,7 +24,7 @@ def make(
     spec = BehaviorSpec(SENSORS, ActionSpec(continuous, branches))
     torch.manual_seed(0)
     policy = ActorCritic("Crab", spec, NetworkSettings(initial_log_std=1.0), 1, False)
-    return Actor(policy, torch.Generator().manual_seed(seed), deterministic), StepLog(spec, 4)
+    return Actor(policy, seed, deterministic), StepLog(spec, 4)
 
 
 def ask(lanes: list[int], mask: list[bool] | None = None) -> Decisions:
@@ -87,8 +87,8 @@ def test_log_holds_what_was_seen_and_drawn_before_clipping(deterministic: bool) 
         assert np.abs(drawn).max() > 3  # the deviation is 2.7
     # the log-probabilities are those of exactly these actions
     obs = [log.tensors[f"obs_{i}"][:200] for i in range(2)]
-    evaluation = actor.policy.evaluate(
-        actor.policy.inputs(obs),
+    evaluation = actor._policy.evaluate(
+        actor._policy.inputs(obs),
         log.tensors["action_mask"][:200],
         log.tensors["continuous"][:200],
         log.tensors["discrete"][:200],

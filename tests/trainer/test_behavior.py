@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from pytest import approx
+from sensor_specs import behavior as behavior_spec
+from sensor_specs import entities, image, random_obs, vector
 
 from envs.batch import Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
@@ -452,3 +454,27 @@ def test_checkpoint_of_equal_shapes_and_another_meaning_is_refused(
         make(spec=now, state=state, **changes)
     for words in ("Behavior 'Crab'", named, "--run-id"):
         assert words in str(error.value)
+
+
+def test_images_stay_bytes_from_the_log_to_the_update(make: Make) -> None:
+    spec = behavior_spec(vector(2), image(3, 20, 20), entities(3, 2), continuous=1)
+    behavior = make(spec)
+    before = weights(behavior).clone()
+    for step in range(6):
+        given = columns(LANES, [0.1 * step] * CROWD, step)
+        given["obs"] = tuple(column.numpy() for column in random_obs(spec, CROWD, seed=step))
+        behavior.decide([Decisions(**given)])
+    assert behavior.log.columns["obs_1"].dtype == np.uint8
+    assert behavior.is_ready_to_learn
+    behavior.learn()
+    assert behavior.num_updates == 1
+    assert not torch.equal(weights(behavior), before)
+    assert behavior.policy.normalizer is not None
+    assert behavior.policy.normalizer.mean.shape == (2,)
+    # 20 -> 4 -> 1: places of 3 * 8 * 8 and 16 * 4 * 4; two networks, minibatches of 32
+    per_row = 16 * 16 * 192 + 32 * 256 + 32 * 8
+    assert behavior.image_work == 2 * 32 * per_row
+    assert any("camera (3, 20, 20) uint8" in line for line in behavior.introduction())
+    assert any("crowd (3, 2) of variable length" in line for line in behavior.introduction())
+    again = make(spec, state=through_a_file(behavior.state_dict()))
+    assert torch.equal(weights(again), weights(behavior))

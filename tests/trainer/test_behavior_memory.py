@@ -18,6 +18,7 @@ from envs.batch import Actions, Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
 from trainer.behavior import Behavior, BehaviorMismatchError
+from trainer.compiled_policy import CompiledPolicy
 from trainer.config.settings import BehaviorSettings, MemorySettings, NetworkSettings
 from trainer.export_onnx import LIMIT, export
 from trainer.nn.actor_critic import ActorCritic
@@ -36,6 +37,7 @@ def build(
     *,
     actions: tuple[int, tuple[int, ...]] = (2, (3, 2)),
     state: dict[str, object] | None = None,
+    deterministic: bool = False,
     **hyperparameters: Any,
 ) -> Behavior:
     torch.set_num_threads(1)  # as a run does for small networks
@@ -47,7 +49,12 @@ def build(
             "learning_rate_schedule": "constant",
             **hyperparameters,
         },
-        "network_settings": {"hidden_units": 16, "num_layers": 1, "memory": memory},
+        "network_settings": {
+            "hidden_units": 16,
+            "num_layers": 1,
+            "memory": memory,
+            "deterministic": deterministic,
+        },
     }
     return Behavior(
         "Crab",
@@ -143,10 +150,9 @@ def test_agents_begin_with_nothing_and_only_then(tmp_path: Path) -> None:
 
 def test_what_an_agent_remembers_is_its_own_and_of_this_episode(tmp_path: Path) -> None:
     """Every agent of a crowd acts as it would alone, in a lane that nobody had before it."""
-    behavior = build(tmp_path / "crowd", {"memory_size": 8}, actions=(2, (3,)))
-    behavior.actor.deterministic = True
-    alone = build(tmp_path / "alone", {"memory_size": 8}, actions=(2, (3,)))
-    alone.actor.deterministic = True
+    settings: dict[str, Any] = {"actions": (2, (3,)), "deterministic": True}
+    behavior = build(tmp_path / "crowd", {"memory_size": 8}, **settings)
+    alone = build(tmp_path / "alone", {"memory_size": 8}, **settings)
     for lives in range(2):
         crowd = [ask(behavior, [4, 1, 2], moment) for moment in range(5)]
         for row, lane in enumerate([4, 1, 2]):
@@ -276,7 +282,10 @@ CROWDED = {
 @pytest.mark.parametrize("sensors", CROWDED)
 @pytest.mark.parametrize("shared_critic", [False, True])
 def test_memory_stands_behind_any_body(sensors: str, shared_critic: bool, tmp_path: Path) -> None:
-    """Three agents decide four times; learning reads the same from each one's sequence."""
+    """Three agents decide four times, in torch and in onnxruntime, which decides in a run.
+
+    Learning then reads the same from each one's sequence.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     spec = behavior_spec(*CROWDED[sensors], continuous=2, branches=(3,))
@@ -284,7 +293,9 @@ def test_memory_stands_behind_any_body(sensors: str, shared_critic: bool, tmp_pa
         hidden_units=16, num_layers=1, normalize=True, memory=MemorySettings(memory_size=6)
     )
     policy = ActorCritic("Crab", spec, network, 1, shared_critic)
+    policy.update_normalizer(random_obs(spec, 50))
     chance = torch.Generator().manual_seed(1)
+    compiled = CompiledPolicy(policy, seed=1)
     memory = torch.randn(3, policy.memory_width)
     steps, sights, before = [], [], memory
     for step in range(4):
@@ -292,6 +303,13 @@ def test_memory_stands_behind_any_body(sensors: str, shared_critic: bool, tmp_pa
         with torch.no_grad():
             inputs = policy.inputs(sights[-1])
         steps.append(policy.act(inputs, None, chance, memory=memory))
+        likeliest = policy.act(inputs, None, chance, True, memory)
+        columns = [column.numpy() for column in sights[-1]]
+        everything = np.ones((3, 3), np.bool_)
+        found = compiled.act(columns, everything, True, memory.numpy())
+        for name in ("continuous", "discrete", "log_probs", "memory"):
+            expected = getattr(likeliest, name)
+            torch.testing.assert_close(getattr(found, name), expected, rtol=0, atol=1e-5)
         memory = steps[-1].memory  # type: ignore[assignment] # a policy with memory gives it
 
     def by_agent(parts: Sequence[Tensor]) -> Tensor:
@@ -299,15 +317,15 @@ def test_memory_stands_behind_any_body(sensors: str, shared_critic: bool, tmp_pa
 
     sequences = Sequences(torch.tensor([0, 4, 8, 12]), before, 4)
     with torch.no_grad():
-        found = policy.evaluate(
+        read = policy.evaluate(
             policy.inputs([by_agent(column) for column in zip(*sights, strict=True)]),
             None,
             by_agent([step.continuous for step in steps]),
             by_agent([step.discrete for step in steps]),
             sequences,
         )
-    expected = by_agent([step.log_probs for step in steps])
-    torch.testing.assert_close(found.log_probs, expected, rtol=0, atol=1e-5)
+    drawn = by_agent([step.log_probs for step in steps])
+    torch.testing.assert_close(read.log_probs, drawn, rtol=0, atol=1e-5)
     assert export(policy, spec, tmp_path / "Crab.onnx").max_difference < LIMIT
 
 

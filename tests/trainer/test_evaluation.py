@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sensor_specs import behavior, entities, image, random_obs, vector
 from trainer_process import tiny_build
 
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec
 from trainer.config.errors import UserError
-from trainer.config.settings import RunSettings
-from trainer.evaluation import Episode, Evaluation, evaluate
+from trainer.config.settings import BehaviorSettings, RunSettings
+from trainer.evaluation import CheckpointPlayer, Episode, Evaluation, OnnxPlayer, Player, evaluate
+from trainer.export_onnx import export
+from trainer.onnx_policy import OnnxPolicy
+from trainer.saved_policy import SavedPolicy, build_policy
 
 
 @dataclass
@@ -89,3 +94,58 @@ def test_another_build_of_the_game_keeps_the_arguments(tmp_path: Path) -> None:
     own = {"env_path": str(tiny_build(tmp_path)), "env_args": ("--step-size", "0.5")}
     played = play(tmp_path, str(tiny_build(tmp_path / "newer")), "1D", **own)
     assert [length for _, length in played["1D"]] == [2, 2]
+
+
+def decisions_of(spec: BehaviorSpec, rows: int) -> Decisions:
+    zeros = np.zeros(rows, np.int32)
+    return Decisions(
+        obs=tuple(column.numpy() for column in random_obs(spec, rows)),
+        reward=np.zeros(rows, np.float32),
+        lane=np.arange(rows),
+        agent_id=zeros,
+        simulator=zeros,
+        team=zeros,
+        group_id=zeros,
+        group_reward=np.zeros(rows, np.float32),
+    )
+
+
+def test_checkpoint_and_file_play_alike_with_every_kind_of_sensor(tmp_path: Path) -> None:
+    spec = behavior(image(3, 20, 20), vector(4), entities(5, 6), vector(2, "goal", is_goal=True))
+    torch.manual_seed(0)
+    settings = BehaviorSettings()
+    policy = build_policy("Crab", spec, settings)
+    with torch.no_grad():
+        policy.mean_head.weight.normal_()
+    export(policy, spec, tmp_path / "Crab.onnx")
+    saved = SavedPolicy("Crab", 0, spec, settings, policy)
+    players: list[Player] = [
+        CheckpointPlayer(saved, True, 0, "checkpoint"),
+        OnnxPlayer(OnnxPolicy(tmp_path / "Crab.onnx"), True, "file"),
+    ]
+    decisions = decisions_of(spec, 9)
+    assert decisions.obs[0].dtype == np.uint8
+    found, same = (player.act(decisions).continuous for player in players)
+    assert found == pytest.approx(same, abs=1e-5)
+    assert found.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        behavior(image(3, 24, 20, "eye"), vector(2, "goal", is_goal=True)),
+        behavior(image(3, 20, 20, "eye"), vector(2, "goal")),
+    ],
+    ids=["size", "goal"],
+)
+def test_simulator_with_other_sensors_is_refused_with_both_descriptions(
+    other: BehaviorSpec,
+) -> None:
+    spec = behavior(image(3, 20, 20, "eye"), vector(2, "goal", is_goal=True), continuous=2)
+    settings = BehaviorSettings()
+    saved = SavedPolicy("Crab", 0, spec, settings, build_policy("Crab", spec, settings))
+    with pytest.raises(UserError) as caught:
+        CheckpointPlayer(saved, True, 0, "run7").require_fits("Crab", other)
+    assert "run7 was trained on observations eye (3, 20, 20) uint8, goal goal (2,)" in str(
+        caught.value
+    )

@@ -34,7 +34,7 @@ CARTPOLE: dict[str, Any] = {
 
 def tiny_settings(folder: Path, with_memory: bool) -> Path:
     """The tiny game with a continuous dimension and a branch, in two simulators."""
-    build = tiny_build(folder, "--actions", "1,1", *(["--recall"] if with_memory else []))
+    build = tiny_build(folder, "--actions", "1,1", *(["--memory"] if with_memory else []))
     memory = {"memory_size": 8, "sequence_length": 4}
     path = tiny_yaml(
         folder,

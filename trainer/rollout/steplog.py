@@ -85,7 +85,7 @@ class StepLog:
             self.tensors[name] = torch.from_numpy(column)
         self.capacity = capacity
         sensors = range(self.num_sensors)
-        self._obs_columns = [self.columns[f"obs_{i}"] for i in sensors]
+        self.obs_columns = [self.columns[f"obs_{i}"] for i in sensors]
         self.obs_tensors = [self.tensors[f"obs_{i}"] for i in sensors]  # each (capacity, *shape)
 
     def _open_rows(self, lanes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -111,7 +111,7 @@ class StepLog:
         columns = self.columns
         for batch in batches:
             end = start + len(batch)
-            for column, obs in zip(self._obs_columns, batch.obs, strict=True):
+            for column, obs in zip(self.obs_columns, batch.obs, strict=True):
                 column[start:end] = obs
             if batch.action_mask is not None:
                 columns["action_mask"][start:end] = batch.action_mask

@@ -15,25 +15,18 @@ from envs.bridge.codec import (
     ActionEncoder,
     AgentDecoder,
     AgentTable,
-    build_spec,
     encode_answer,
     parse_message,
 )
 from envs.bridge.plan import MAX_LAYOUTS
 from envs.bridge.proto.communicator_pb2 import (
-    GOAL_SIGNAL,
-    PNG,
     RESET,
     STEP,
     AgentInfoProto,
-    BrainParametersProto,
     ObservationProto,
-    SpaceTypeProto,
     UnityMessageProto,
     UnityRLInputProto,
     UnityRLOutputProto,
-    continuous,
-    discrete,
 )
 from envs.errors import BadDataError
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
@@ -346,53 +339,6 @@ def test_garbage_is_bad_data() -> None:
         AgentDecoder("B", SPEC).decode(b"GET / HTTP/1.1")
     with pytest.raises(BadDataError, match="14 bytes received"):
         parse_message(b"GET / HTTP/1.1")
-
-
-def test_spec_comes_from_brain_and_first_agent() -> None:
-    brain = BrainParametersProto(brain_name="B?team=0")
-    brain.action_spec.num_continuous_actions = 2
-    brain.action_spec.num_discrete_actions = 2
-    brain.action_spec.discrete_branch_sizes.extend([3, 2])
-    message = walker_agents(2)
-    message.value[0].observations[0].name = "Rays"
-    message.value[0].observations[1].ClearField("dimension_properties")
-    message.value[0].observations[1].observation_type = GOAL_SIGNAL
-
-    spec = build_spec(brain, message.SerializeToString())
-
-    assert spec is not None
-    assert spec.action_spec == ActionSpec(2, (3, 2))
-    unspecified = DimensionProperty.UNSPECIFIED
-    assert spec.observation_specs == [
-        ObservationSpec((3,), (DimensionProperty.NONE,), ObservationType.DEFAULT, "Rays"),
-        ObservationSpec((2, 2), (unspecified,) * 2, ObservationType.GOAL_SIGNAL, "obs_1"),
-    ]
-    assert build_spec(brain, b"") is None
-
-
-@pytest.mark.parametrize(
-    ("space", "sizes", "expected"),
-    [
-        (continuous, [6], ActionSpec(6, ())),
-        (discrete, [3, 3, 2], ActionSpec(0, (3, 3, 2))),
-    ],
-)
-def test_spec_of_an_old_peer_uses_the_deprecated_fields(
-    space: SpaceTypeProto, sizes: list[int], expected: ActionSpec
-) -> None:
-    brain = BrainParametersProto(brain_name="B", vector_action_size_deprecated=sizes)
-    brain.vector_action_space_type_deprecated = space
-    spec = build_spec(brain, walker_agents(1).SerializeToString())
-    assert spec is not None
-    assert spec.action_spec == expected
-
-
-def test_png_sensor_is_refused_by_name_when_its_spec_is_built() -> None:
-    message = walker_agents(1)
-    camera = message.value[0].observations.add(shape=[3, 8, 8], compression_type=PNG, name="Camera")
-    camera.compressed_data = b"\x89PNG"
-    with pytest.raises(BadDataError, match=r"sensor 'Camera'.*PNG.*Compression to None"):
-        build_spec(BrainParametersProto(brain_name="B"), message.SerializeToString())
 
 
 @pytest.mark.parametrize(

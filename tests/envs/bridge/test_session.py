@@ -110,6 +110,8 @@ def test_handshake_sends_seed_versions_and_capabilities() -> None:
         assert (said.communication_version, said.package_version) == ("1.5.0", "1.1.0")
         assert {field.name: value for field, value in said.capabilities.ListFields()} == {
             "baseRLCapabilities": True,
+            "concatenatedPngObservations": True,
+            "compressedChannelMapping": True,
             "hybridActions": True,
             "variableLengthObservation": True,
             "multiAgentGroups": True,

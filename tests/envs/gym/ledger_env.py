@@ -59,10 +59,10 @@ class ParameterEnv(LedgerEnv):
         return super()._observe()
 
 
-class ImageEnv(LedgerEnv):
+class VolumeEnv(LedgerEnv):
     """Observes what no sensor of ours can carry."""
 
-    observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    observation_space = spaces.Box(0.0, 1.0, (8, 8, 8, 3), np.float32)
 
 
 def not_an_environment() -> object:

@@ -209,7 +209,7 @@ def test_trainer_of_another_protocol_is_refused(log: Path) -> None:
         (["ledger_env:LedgerEnw"], "Did you mean LedgerEnv"),
         (["ledger_env:a_number"], "a_number in .*ledger_env.py is a int"),
         (["ledger_env:not_an_environment"], "gave a builtins.object, expected a gymnasium.Env"),
-        (["ledger_env:ImageEnv"], r"\(8, 8, 3\).* images come with a later version"),
+        (["ledger_env:VolumeEnv"], r"\(8, 8, 8, 3\).* of rank 4. Supported are Box of rank 0 to 3"),
         (
             ["ledger_env:LedgerEnv", "--kwargs", '{"tel": 1}'],
             r"unexpected keyword argument 'tel'.*it takes \(tell: .*bool.* = False\)",

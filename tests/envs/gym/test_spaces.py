@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from envs.errors import BadDataError, UnsupportedSpaceError
 from envs.gym.spaces import ActionLayout, ObservationLayout
+from envs.spec import CHANNELS_LAST, VISUAL, ObservationType
 
 Space = Any  # gymnasium's types are not known to mypy here
 
@@ -54,9 +55,12 @@ def nested_spaces() -> st.SearchStrategy[Space]:
     )
 
 
-def read(space: Space, obs: Any) -> list[NDArray[np.float32]]:
+def read(space: Space, obs: Any) -> list[NDArray[Any]]:
     layout = ObservationLayout(space)
-    rows = [np.full(sensor.size, np.nan, np.float32) for sensor in layout.sensors]
+    rows = [
+        np.full(sensor.shape, np.nan if sensor.dtype == "float32" else 77, sensor.dtype)
+        for sensor in layout.sensors
+    ]
     layout.write(obs, rows)
     return rows
 
@@ -130,10 +134,10 @@ def test_dict_of_goal_environments_becomes_three_named_sensors() -> None:
         }
     )
     sensors = ObservationLayout(space).sensors
-    assert [(sensor.name, sensor.size) for sensor in sensors] == [
-        ("obs/achieved_goal", 3),
-        ("obs/desired_goal", 3),
-        ("obs/observation", 10),
+    assert [(sensor.name, sensor.shape) for sensor in sensors] == [
+        ("obs/achieved_goal", (3,)),
+        ("obs/desired_goal", (3,)),
+        ("obs/observation", (10,)),
     ]
 
 
@@ -199,23 +203,94 @@ def test_hybrid_tuple_takes_numbers_and_branches_in_order() -> None:
     assert (second[0], second[2].tolist(), second[3].tolist()) == (0, [0, 1], [1.0])
 
 
+def bytes_box(*shape: int) -> Space:
+    return spaces.Box(0, 255, shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "channels_first"),
+    [
+        (bytes_box(84, 80, 3), (84, 80, 3), (3, 84, 80)),
+        (bytes_box(3, 84, 80), (84, 80, 3), (3, 84, 80)),
+        (bytes_box(4, 84, 80), (84, 80, 4), (4, 84, 80)),  # grey frames, stacked
+        (bytes_box(84, 80, 1), (84, 80, 1), (1, 84, 80)),
+        (bytes_box(84, 80), (84, 80, 1), (1, 84, 80)),
+        (bytes_box(4, 84, 80, 3), (84, 80, 12), (12, 84, 80)),  # colour frames, stacked
+        (bytes_box(4, 3, 84, 80), (84, 80, 12), (12, 84, 80)),
+        (bytes_box(5, 5, 5), (5, 5, 5), (5, 5, 5)),
+    ],
+)
+def test_boxes_of_bytes_are_images(
+    space: Space, shape: tuple[int, ...], channels_first: tuple[int, ...]
+) -> None:
+    (sensor,) = ObservationLayout(space).sensors
+    assert (sensor.shape, sensor.dtype) == (shape, "uint8")
+    spec = sensor.spec(has_channels_last=False)
+    assert (spec.shape, spec.dimension_property, spec.dtype) == (channels_first, VISUAL, "uint8")
+    old = sensor.spec(has_channels_last=True)
+    assert (old.shape, old.dimension_property) == (shape, CHANNELS_LAST)
+
+
 @pytest.mark.parametrize(
     "space",
     [
-        spaces.Box(0, 255, (84, 84, 3), np.uint8),
-        spaces.Box(0, 255, (84, 84), np.uint8),
-        spaces.Box(-1, 1, (2, 2, 2)),
+        spaces.Box(-1, 1, (6, 5, 2), np.float32),
+        spaces.Box(0, 1, (6, 5, 2), np.uint8),  # planes of bits: value / 255 would drown them
+        spaces.Box(0, 255, (6, 5, 2), np.int32),
     ],
 )
-def test_images_are_refused_with_the_space_and_what_is_supported(space: Space) -> None:
+def test_other_boxes_of_rank_three_are_images_of_floats(space: Space) -> None:
+    (sensor,) = ObservationLayout(space).sensors
+    spec = sensor.spec(has_channels_last=False)
+    assert (spec.shape, spec.dimension_property, spec.dtype) == ((2, 6, 5), VISUAL, "float32")
+    space.seed(3)
+    obs = space.sample()
+    np.testing.assert_array_equal(read(space, obs)[0], obs.astype(np.float32))
+
+
+def test_pixels_of_a_stack_of_frames_go_frame_by_frame_channel_by_channel() -> None:
+    # frame f, row y, column x, channel c is 64 f + 16 y + 4 x + c
+    stack = (np.indices((4, 4, 4, 3)) * np.array([64, 16, 4, 1]).reshape(4, 1, 1, 1, 1)).sum(0)
+    stack = stack.astype(np.uint8)
+    for obs in (stack, stack.transpose(0, 3, 1, 2)):  # the same, (H, W, C) and (C, H, W)
+        (image,) = read(bytes_box(*obs.shape), obs)
+        assert image.shape == (4, 4, 12)
+        expected = [64 * f + 16 * 2 + 4 * 3 + c for f in range(4) for c in range(3)]
+        assert image[2, 3].tolist() == expected
+    grey = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    (image,) = read(bytes_box(3, 4, 5), grey)
+    assert image[1, 2].tolist() == [7, 27, 47]  # 20 frame + 5 row + column
+
+
+def test_desired_goal_is_a_goal_signal() -> None:
+    box = spaces.Box(-1, 1, (3,))
+    space = spaces.Dict({"achieved_goal": box, "desired_goal": box, "observation": box})
+    kinds = [
+        sensor.spec(has_channels_last=False).observation_type
+        for sensor in ObservationLayout(space).sensors
+    ]
+    assert kinds == [ObservationType.DEFAULT, ObservationType.GOAL_SIGNAL, ObservationType.DEFAULT]
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-1, 1, (2, 2, 2, 2)), bytes_box(2, 2, 2, 2, 2), bytes_box(2, 2, 0)]
+)
+def test_larger_arrays_are_refused_with_the_space_and_what_is_supported(space: Space) -> None:
     nested = spaces.Dict({"camera": space, "state": spaces.Box(-1, 1, (3,))})
     with pytest.raises(UnsupportedSpaceError) as caught:
         ObservationLayout(nested)
     message = str(caught.value)
     assert "obs/camera" in message
     assert str(space.shape) in message
-    assert "images come with a later version" in message
-    assert "Box of rank 0 to 2" in message
+    assert "Supported are Box of rank 0 to 3" in message or "without a single element" in message
+
+
+def test_image_of_another_type_or_shape_than_its_space_is_an_error() -> None:
+    space = bytes_box(4, 4, 3)
+    with pytest.raises(BadDataError, match=r"has shape \(4, 4, 3\) and type float64.*uint8"):
+        read(space, np.zeros((4, 4, 3)))
+    with pytest.raises(BadDataError, match=r"has shape \(3, 4, 4\)"):
+        read(space, np.zeros((3, 4, 4), np.uint8))
 
 
 def test_other_spaces_are_refused_by_name() -> None:

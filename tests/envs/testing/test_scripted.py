@@ -16,6 +16,7 @@ from envs.errors import (
     SimulatorDidNotStartError,
     SimulatorError,
     SimulatorTimedOutError,
+    UnsupportedSpaceError,
     WrongProtocolError,
 )
 from envs.fleet import Fleet, FleetPlan, LaunchPlan, SimulatorLoss, SimulatorMessage
@@ -29,6 +30,11 @@ ENDS_BADLY: dict[str, tuple[type[SimulatorError], str]] = {
     "nan": (BadDataError, "nan"),
     "infinite-reward": (BadDataError, "reward"),
     "other-shape": (BadDataError, r"\(3,\)"),
+    "truncated-image": (BadDataError, "agent 21000, sensor 'camera' .*a truncated PNG"),
+    "other-image-size": (BadDataError, "sensor 'camera' .*a PNG of 7 x 8 pixels .* 6 x 8 expected"),
+    "wrong-mapping": (BadDataError, r"sensor 'camera' .*channel mapping \[0, 2, 2\] found"),
+    "image-turns-raw": (BadDataError, "sensor 'camera': plain numbers found, PNG images expected"),
+    "unknown-sensor": (UnsupportedSpaceError, "sensor 'matrix': .*Supported are vectors"),
     "goodbye": (SimulatorClosedError, "goodbye"),
     "wrong-version": (WrongProtocolError, "2.0.0"),
     "exit-code": (SimulatorDidNotStartError, "exit code 9"),
@@ -71,7 +77,7 @@ def test_misbehaviour_ends_the_simulator_with_its_own_error(script: str, tmp_pat
     assert type(loss.error) is kind
     with pytest.raises(kind, match=words):
         raise loss.error
-    assert len(good) == (0 if script in {"wrong-version", "exit-code"} else 5)
+    assert len(good) == (0 if script in {"wrong-version", "exit-code", "unknown-sensor"} else 5)
 
 
 @pytest.mark.parametrize("script", GOES_WELL)
@@ -87,6 +93,12 @@ def test_rare_but_right_behaviour_goes_on(script: str, tmp_path: Path) -> None:
             assert name == LATE_BEHAVIOR or script == "big-message" or len(asked) <= 3
     asking = [sum(len(asked) for asked in message.decisions.values()) for message in messages]
     ended = [sum(len(rows) for rows in message.terminals.values()) for message in messages]
+    if script == "cameras":
+        for step, message in enumerate(messages):
+            pixels = message.decisions[BEHAVIOR].obs[1]
+            assert pixels.shape == (3, 3, 6, 8)
+            assert pixels.max(axis=(1, 2, 3)).tolist() == [step, 100 + step, 200 + step]
+            assert pixels.min(axis=(1, 2, 3)).tolist() == [step, 100 + step, 200 + step]
     if script == "late-behavior":
         assert [LATE_BEHAVIOR in message.decisions for message in messages] == [False] * 5 + [
             True

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from envs.batch import Actions, Decisions
+from envs.bridge.proto.communicator_pb2 import GOAL_SIGNAL
 from envs.fleet import Fleet, FleetPlan, LaunchPlan, SimulatorMessage
-from envs.testing.tiny import TinyEnv
+from envs.spec import VARIABLE_LENGTH, VECTOR, VISUAL, ObservationType
+from envs.testing.tiny import TinyEnv, tiny_sensors
 
 
 def play(env: TinyEnv, toward_goal: int, num_episodes: int = 20) -> list[float]:
@@ -43,27 +45,6 @@ def test_best_and_worst_return_are_known(
     assert play(env, toward_goal=-1) == pytest.approx([worst] * 20)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "expected"),
-    # A move of each axis counts: after 3 moves the goal is gone.
-    [((1, 0), [1, 1, 1, 0, 0]), ((0, 1), [1, 1, 1, 0, 0]), ((1, 1), [1, 1, 0, 0, 0])],
-)
-def test_recall_shows_the_goal_only_at_first_and_anew_in_every_episode(
-    sizes: tuple[int, int], expected: list[int]
-) -> None:
-    env = TinyEnv(*sizes, 0.2, "seed", is_recall=True)
-    plain = TinyEnv(*sizes, 0.2, "seed")
-    for _ in range(3):
-        env.reset()
-        seen = []
-        for _ in range(5):
-            seen.append(env.shown * env.goal)
-            assert plain.shown == plain.goal
-            env.step([1.0] * sizes[0], [1] * sizes[1])
-            plain.step([1.0] * sizes[0], [1] * sizes[1])
-        assert seen == expected
-
-
 def test_axes_that_end_on_different_sides_pay_nothing() -> None:
     env = TinyEnv(2, 0, 0.5, "seed")
     env.step([1.0, -1.0], [])
@@ -86,19 +67,79 @@ def test_goals_follow_from_the_seed_and_are_mixed() -> None:
     assert 10 < sum(goal > 0 for goal in goals("a")) < 40
 
 
+def test_memory_game_shows_its_goal_only_in_the_first_moments() -> None:
+    one = TinyEnv(1, 0, 0.2, "seed", needs_memory=True)
+    seen = [one.seen]
+    for _ in range(4):
+        one.step([1.0], [])
+        seen.append(one.seen)
+    # Moves so far: 0, 1, 2, 3, 4; up to 2 the goal is seen.
+    assert seen == [one.goal] * 3 + [0] * 2
+    one.reset()
+    assert one.seen == one.goal
+    two = TinyEnv(1, 1, 0.2, "seed", needs_memory=True)  # two moves per step
+    seen = [two.seen]
+    for _ in range(2):
+        two.step([1.0], [1])
+        seen.append(two.seen)
+    assert seen == [two.goal] * 2 + [0]
+
+
+def test_sensors_are_as_ml_agents_has_them() -> None:
+    observations = [
+        sensor.observation(-1)
+        for sensor in tiny_sensors(1, 2, 1, image_shape=(3, 36, 36), goals=[0, 3])
+    ]
+    found = [(list(o.shape), list(o.dimension_properties)) for o in observations]
+    assert found == [
+        ([1], [1]),
+        ([3, 36, 36], [1, 2, 2]),
+        ([3, 36, 36], [1, 2, 2]),
+        ([10, 5], [4, 1]),
+    ]
+    assert [o.observation_type for o in observations] == [GOAL_SIGNAL, 0, 0, GOAL_SIGNAL]
+    for observation in observations:
+        assert set(observation.float_data.data) == {-1.0}
+        assert len(observation.float_data.data) == np.prod(observation.shape)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0, []), (1, 0, 0, [1]), (1, 0, 0, [-1])])
+def test_sensors_that_are_not_there_are_refused(counts: tuple[int, int, int, list[int]]) -> None:
+    *numbers, goals = counts
+    with pytest.raises(ValueError, match="goal signals"):
+        tiny_sensors(*numbers, goals=goals)
+
+
 def best_actions(decisions: Decisions, sizes: tuple[int, int]) -> Actions:
-    goals = decisions.obs[0]  # (N, 1)
+    obs = decisions.obs[-1]  # every element is the goal, or 0 and 255 in a PNG
+    if obs.dtype == np.uint8:
+        obs = obs.astype(np.float32) / 127.5 - 1
+    goals = obs.reshape(len(obs), -1)[:, :1]  # (N, 1)
     return Actions(
         np.repeat(goals, sizes[0], axis=1).astype(np.float32),
         np.repeat(goals > 0, sizes[1], axis=1).astype(np.int32),
     )
 
 
-@pytest.mark.parametrize("sizes", [(1, 0), (0, 2), (1, 1)])
-def test_best_policy_over_the_wire_returns_the_best(sizes: tuple[int, int], tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "envs.testing.tiny", "--actions", f"{sizes[0]},{sizes[1]}")
-    two_teams = ("--behavior", "1D?team=0", "--behavior", "1D?team=1")
-    launch = LaunchPlan(command=(*command, *two_teams), kind="gym")
+IMAGES = ["--vectors", "0", "--images", "2", "--image-shape", "4,5,6"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sensors"),
+    [
+        ((1, 0), []),
+        ((0, 2), []),
+        ((1, 1), IMAGES),
+        ((0, 1), [*IMAGES, "--image-format", "png"]),
+        ((1, 0), ["--entities", "2", "--goal", "0"]),
+    ],
+)
+def test_best_policy_over_the_wire_returns_the_best(
+    sizes: tuple[int, int], sensors: list[str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "envs.testing.tiny", "--actions", f"{sizes[0]},{sizes[1]}"]
+    two_teams = ["--behavior", "1D?team=0", "--behavior", "1D?team=1"]
+    launch = LaunchPlan(command=(*command, *sensors, *two_teams), kind="gym")
     returns: dict[str, list[float]] = defaultdict(list)
     totals: dict[tuple[str, int], float] = defaultdict(float)
     with Fleet(FleetPlan(launch=launch, logs_dir=tmp_path)) as fleet:
@@ -118,3 +159,34 @@ def test_best_policy_over_the_wire_returns_the_best(sizes: tuple[int, int], tmp_
             )
     for values in returns.values():
         assert values == pytest.approx([1.02] * len(values))
+
+
+def test_all_kinds_of_sensors_reach_the_fleet_and_memory_fades(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "envs.testing.tiny", "--memory", "--actions", "1,0"]
+    command += ["--images", "1", "--image-format", "png", "--entities", "1", "--goal", "2"]
+    launch = LaunchPlan(command=tuple(command), kind="gym")
+    with Fleet(FleetPlan(launch=launch, logs_dir=tmp_path)) as fleet:
+        seen = []
+        for step in range(5):
+            (message,) = fleet.recv(timeout_s=60)
+            assert isinstance(message, SimulatorMessage), message
+            if step == 0:
+                (spec,) = message.new_behaviors.values()
+            (decisions,) = message.decisions.values()
+            vector, image, entities = decisions.obs
+            assert np.ptp(image) == np.ptp(entities) == 0
+            goal = vector[0, 0]
+            assert entities[0, 9, 4] == goal
+            assert image[0, 2, 19, 19] == {-1: 0, 0: 128, 1: 255}[int(goal)]
+            seen.append(float(goal))
+            still = np.zeros((1, 1), np.float32)
+            fleet.send(0, {"1D?team=0": Actions(still, np.empty((1, 0), np.int32))})
+    assert abs(seen[0]) == 1
+    assert seen == [seen[0]] * 3 + [0, 0]
+    assert [
+        (o.shape, o.dimension_property, o.observation_type, o.dtype) for o in spec.observation_specs
+    ] == [
+        ((1,), VECTOR, ObservationType.DEFAULT, "float32"),
+        ((3, 20, 20), VISUAL, ObservationType.DEFAULT, "uint8"),
+        ((10, 5), VARIABLE_LENGTH, ObservationType.GOAL_SIGNAL, "float32"),
+    ]

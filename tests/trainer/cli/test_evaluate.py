@@ -68,7 +68,7 @@ def test_mistake_is_one_message_and_exit_code_2(
 def test_another_simulator_is_refused_by_name(
     finished_run: FinishedRun, refused: Callable[..., str], tmp_path: Path, through: str
 ) -> None:
-    build = tiny_build(tmp_path, "--sensors", "2")
+    build = tiny_build(tmp_path, "--vectors", "2")
     words = ("--env", build, *(["--onnx"] if through == "onnx" else []))
     said = refused("eval", "--run-id", "first", *words, cwd=finished_run.cwd)
     file = r"results/first/1D/1D-300\d\."
