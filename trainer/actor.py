@@ -1,6 +1,6 @@
 """One forward pass for every agent that is ready, of every simulator.
 
-Letters: N agents ready now, C continuous action size, K discrete branches.
+Letters: N agents ready now, C continuous action size, K discrete branches, W memory width.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from envs.batch import Actions, Decisions
 from trainer.compiled_policy import CompiledPolicy
 from trainer.nn.actor_critic import Action, ActorCritic
 from trainer.nn.distributions import ACTION_LIMIT
+from trainer.rollout.carried import CarriedMemory
 from trainer.rollout.steplog import StepLog
 
 
@@ -27,6 +29,9 @@ class Actor:
         self._policy = policy
         self._deterministic = deterministic
         self._device = next(policy.parameters()).device
+        self._carried = (
+            CarriedMemory(policy.memory_width, self._device) if policy.memory_width else None
+        )
         self._compiled: CompiledPolicy | None = None
         if self._device.type == "cpu":
             self._compiled = CompiledPolicy(policy, seed)
@@ -36,23 +41,37 @@ class Actor:
     def act(self, log: StepLog, batches: Sequence[Decisions]) -> list[Actions]:
         """Writes the decisions into the log, decides, and gives one answer per batch."""
         rows = log.append(batches)
+        memory = None
+        if self._carried is not None:
+            memory = self._carried.of(log.columns["lane"][rows])  # (N, W)
+            log.tensors["memory"][rows] = memory  # as it was before the decision
         if self._compiled is None:
-            action = self._act_on_device(log, rows)
+            action = self._act_on_device(log, rows, memory)
         else:
             mask = log.columns.get("action_mask")
             action = self._compiled.act(
                 [column[rows] for column in log.obs_columns],
                 None if mask is None else mask[rows],
                 self._deterministic,
+                None if memory is None else memory.numpy(),
             )
+        if self._carried is not None:
+            assert action.memory is not None
+            self._carried.keep(log.columns["lane"][rows], action.memory)
         log.record(rows, action)
         return split_actions(to_simulator(action), [len(batch) for batch in batches])
 
-    def _act_on_device(self, log: StepLog, rows: slice) -> Action:
+    def _act_on_device(self, log: StepLog, rows: slice, memory: torch.Tensor | None) -> Action:
         inputs = self._policy.inputs([sensor[rows].to(self._device) for sensor in log.obs_tensors])
         mask = log.tensors.get("action_mask")
         masks = None if mask is None else mask[rows].to(self._device)
-        return self._policy.act(inputs, masks, self._generator, self._deterministic).cpu()
+        chosen = self._policy.act(inputs, masks, self._generator, self._deterministic, memory)
+        return chosen.cpu()
+
+    def forget(self, lanes: NDArray[np.int64]) -> None:
+        """Lets go of what these lanes' agents remember, since their episodes are over."""
+        if self._carried is not None:
+            self._carried.forget(lanes)
 
     def refresh(self) -> None:
         """Acts with the policy's weights as they are now; to be called whenever they changed."""

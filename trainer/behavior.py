@@ -88,7 +88,8 @@ class Behavior:
             torch.Generator().manual_seed(seed + 1),
         )
         self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
-        self.log = StepLog(spec, settings.hyperparameters.buffer_size + 1024)
+        capacity = settings.hyperparameters.buffer_size + 1024
+        self.log = StepLog(spec, capacity, self.policy.memory_width)
         self.episodes = EpisodeTracker()
         self.step = 0
         self.num_updates = 0
@@ -155,12 +156,14 @@ class Behavior:
         for batch in batches:
             self.episodes.end(batch)
             self.log.close(batch)
+            self.actor.forget(batch.lane)
         self.step += self.log.num_complete - complete
 
     def abandon(self, lanes: NDArray[np.int64]) -> None:
         """Forgets the unfinished episodes of these lanes; what they taught so far stays."""
         self.episodes.abandon(lanes)
         self.log.abandon(lanes)
+        self.actor.forget(lanes)
 
     def begin_anew(self, lanes: NDArray[np.int64]) -> None:
         """Forgets these lanes, and everything collected since the last update."""
@@ -177,7 +180,13 @@ class Behavior:
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
             return
-        rollout, simulator_reward = take(self.log, self.settings.time_horizon, self.device)
+        memory = self.settings.network_settings.memory
+        rollout, simulator_reward = take(
+            self.log,
+            self.settings.time_horizon,
+            self.device,
+            None if memory is None else memory.sequence_length,
+        )
         rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
         update = self.algorithm.update(rollout, self.step)

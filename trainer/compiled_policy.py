@@ -4,7 +4,8 @@ Over the few rows of a message, an eager forward pass packs the weights anew for
 spends more on calling than on computing; onnxruntime packs once. The graph is the one that Unity
 gets, cut off where chance begins. `python -m benchmarks.acting` compares the two.
 
-Letters: N rows, C continuous action size, K discrete branches, L sum of branch sizes.
+Letters: N rows, C continuous action size, K discrete branches, L sum of branch sizes, M memory
+size, W memory width.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from envs.batch import Observations
 from trainer.nn.actor_critic import Action, ActorCritic
 from trainer.nn.distributions import LOG_SQRT_2PI
-from trainer.onnx_graph import build_model, cut_to_outputs
-from trainer.onnx_policy import as_floats, open_session
+from trainer.onnx_graph import build_critic_memory, build_model, cut_to_outputs
+from trainer.onnx_policy import RECURRENT_IN, RECURRENT_OUT, as_floats, open_session
 
 SMALLEST = np.finfo(np.float32).tiny  # 0 / 0 would win against every probability
 Arrays = list[NDArray[Any]]
+Feed = dict[str, NDArray[np.float32]]
 
 
 class CompiledPolicy:
@@ -38,6 +40,8 @@ class CompiledPolicy:
         self._outputs = ["mean"] if policy.continuous_size else []
         self._outputs += [f"branch_{k}.probabilities" for k in branches]
         self._outputs += [f"branch_{k}.log_probs" for k in branches]
+        if policy.memory_size:
+            self._outputs.append(RECURRENT_OUT)
         self.refresh()
 
     def refresh(self) -> None:
@@ -45,6 +49,10 @@ class CompiledPolicy:
         model = cut_to_outputs(build_model(self._policy), self._outputs)
         self._inputs = {value.name for value in model.graph.input}
         self._run = open_session(model.SerializeToString()).run
+        if self._policy.memory_width > self._policy.memory_size:
+            critic = build_critic_memory(self._policy)
+            self._critic_inputs = {value.name for value in critic.graph.input}
+            self._run_critic = open_session(critic.SerializeToString()).run
         if self._policy.continuous_size:
             log_std = self._policy.log_std.detach().numpy()
             self._std = np.exp(log_std)  # (C,)
@@ -55,6 +63,7 @@ class CompiledPolicy:
         obs: Sequence[Observations],
         mask: NDArray[np.bool_] | None,
         deterministic: bool = False,
+        memory: NDArray[np.float32] | None = None,
     ) -> Action:
         """Chooses an action for each row; the mean and the likeliest branch if `deterministic`.
 
@@ -62,15 +71,16 @@ class CompiledPolicy:
             obs: one per sensor, each (N, *shape); uint8 stands for value / 255.
             mask: (N, L), True = allowed; None without branches.
             deterministic: choose instead of draw.
+            memory: (N, W) what the agents carry, 0 at first; only with memory.
         """
-        feed = {
-            name: as_floats(column)
-            for i, column in enumerate(obs)
-            if (name := f"obs_{i}") in self._inputs
-        }
+        columns = {f"obs_{i}": as_floats(column) for i, column in enumerate(obs)}
+        feed = {name: column for name, column in columns.items() if name in self._inputs}
         if mask is not None:
             feed["action_masks"] = mask.astype(np.float32)
+        if memory is not None:
+            feed[RECURRENT_IN] = memory[:, None, : self._policy.memory_size]  # (N, 1, M)
         answers: Arrays = self._run(self._outputs, feed)
+        carried = None if memory is None else self._carried_on(answers.pop(), columns, memory)
         num_rows = len(obs[0])
         continuous, discrete = np.zeros((num_rows, 0), np.float32), np.zeros((num_rows, 0), int)
         log_probs = []
@@ -82,8 +92,23 @@ class CompiledPolicy:
             log_probs.append(chosen)
         joined = log_probs[0] if len(log_probs) == 1 else np.concatenate(log_probs, axis=1)
         return Action(
-            torch.from_numpy(continuous), torch.from_numpy(discrete), torch.from_numpy(joined)
+            torch.from_numpy(continuous),
+            torch.from_numpy(discrete),
+            torch.from_numpy(joined),
+            carried,
         )
+
+    def _carried_on(
+        self, of_actor: NDArray[np.float32], columns: Feed, memory: NDArray[np.float32]
+    ) -> torch.Tensor:
+        """Lets the critic's memory take its step too; (N, 1, M), (N, W) -> (N, W)."""
+        parts = [of_actor[:, 0]]
+        size = self._policy.memory_size
+        if self._policy.memory_width > size:
+            feed = {name: columns[name] for name in self._critic_inputs if name != RECURRENT_IN}
+            feed[RECURRENT_IN] = memory[:, None, size:]
+            parts.append(self._run_critic([RECURRENT_OUT], feed)[0][:, 0])
+        return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def _draw_continuous(
         self, mean: NDArray[np.float32], deterministic: bool

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from envs.batch import Actions, Decisions
+from envs.batch import Actions, Decisions, Terminals
 from envs.errors import SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
@@ -21,6 +21,7 @@ from trainer.behavior import describe
 from trainer.config.errors import UserError
 from trainer.config.settings import EnvironmentSettings, RunSettings
 from trainer.onnx_policy import OnnxPolicy
+from trainer.rollout.carried import CarriedMemory
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.run_folder import RunFolder
 from trainer.saved_policy import SavedPolicy, restore_policy
@@ -53,6 +54,10 @@ class Player(Protocol):
         """Answers N decisions."""
         ...
 
+    def end(self, terminals: Terminals) -> None:
+        """Takes note of agents whose episode is over."""
+        ...
+
 
 @dataclass
 class CheckpointPlayer:
@@ -63,9 +68,11 @@ class CheckpointPlayer:
     seed: int
     source: str
     _generator: torch.Generator = field(init=False)
+    _carried: CarriedMemory = field(init=False)
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
+        self._carried = CarriedMemory(self.saved.policy.memory_width, torch.device("cpu"))
 
     def require_fits(self, name: str, spec: BehaviorSpec) -> None:
         """Compares observations and actions."""
@@ -87,8 +94,15 @@ class CheckpointPlayer:
             None if mask is None else torch.from_numpy(mask),
             self._generator,
             self.deterministic,
+            self._carried.of(decisions.lane) if policy.memory_width else None,
         )
+        if chosen.memory is not None:
+            self._carried.keep(decisions.lane, chosen.memory)
         return to_simulator(chosen)
+
+    def end(self, terminals: Terminals) -> None:
+        """Lets go of what agents remember whose episode is over."""
+        self._carried.forget(terminals.lane)
 
 
 @dataclass
@@ -98,13 +112,28 @@ class OnnxPlayer:
     policy: OnnxPolicy
     deterministic: bool
     source: str
+    _carried: CarriedMemory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._carried = CarriedMemory(self.policy.memory_size, torch.device("cpu"))
 
     def require_fits(self, name: str, spec: BehaviorSpec) -> None:
         """Leaves it to `OnnxPolicy.act`, which knows its own inputs."""
 
     def act(self, decisions: Decisions) -> Actions:
         """Answers N decisions."""
-        return self.policy.act(list(decisions.obs), decisions.action_mask, self.deterministic)
+        actions, memory = self.policy.remember(
+            list(decisions.obs),
+            decisions.action_mask,
+            self.deterministic,
+            self._carried.of(decisions.lane).numpy(),
+        )
+        self._carried.keep(decisions.lane, torch.from_numpy(memory))
+        return actions
+
+    def end(self, terminals: Terminals) -> None:
+        """Lets go of what agents remember whose episode is over."""
+        self._carried.forget(terminals.lane)
 
 
 def policies_of_run(
@@ -226,6 +255,7 @@ def _answers(
         name = parse_behavior_id(behavior_id).name
         if name in trackers:
             trackers[name].end(terminals)
+            players[name].end(terminals)
     answers = {}
     for behavior_id, decisions in message.decisions.items():
         name = parse_behavior_id(behavior_id).name

@@ -26,11 +26,13 @@ from trainer.actor import to_simulator
 from trainer.atomic_file import atomic_path, atomic_write
 from trainer.config.errors import UserError
 from trainer.nn.actor_critic import ActorCritic
+from trainer.nn.memory import Sequences
 from trainer.nn.sensors import Sensor, SensorKind
 from trainer.onnx_graph import OPSET, build_model, with_outputs
-from trainer.onnx_policy import OnnxPolicy, open_session
+from trainer.onnx_policy import RECURRENT_OUT, OnnxPolicy, open_session
 
 LIMIT = 1e-5  # largest difference between file and live policy
+MEMORY_STEPS = 4  # decisions in a row that a policy with memory is compared in
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,7 +54,7 @@ class ExportReport:
 class Comparison:
     """How far a file is from the live policy."""
 
-    max_difference: float  # of actions in -1..1, or of probabilities
+    max_difference: float  # of actions in -1..1, of probabilities, or of what is remembered
     where: str  # the output that differs most
     rounding: float | None  # the live policy's own float32 error; None: not needed to decide
 
@@ -115,6 +117,8 @@ def compare(
     discrete action under random masks. A likeliest discrete action that differs counts with the
     probability it gives away, so a tie counts nothing. Drawn discrete actions must be allowed ones.
     Batch 1, all zeros and everything forbidden, as Unity's newest loader runs it, must work too.
+    With memory both sides make several decisions in a row, each with what it remembers itself,
+    and what they remember is compared too.
 
     Observations are as large as the normaliser has met them, a few of them far outside; without
     normaliser they have mean 0 and deviation 1. Images are noise, variable-length observations have
@@ -136,25 +140,21 @@ def compare(
     obs, mask = _examples(policy, spec, num_rows, np.random.default_rng(seed))
     file = OnnxPolicy(path)
     _require_runs_on_zeros(file, spec)
-    likeliest = file.act(obs, mask, deterministic=True)
-    drawn = _with_inner_values(path, policy, file.feed(obs, mask))
+    found = _run_file(file, policy, obs, mask)
+    noise, likeliest = found.pop("noise", None), found.pop("deterministic_discrete_actions")
     if policy.branch_sizes:
-        _require_allowed(path, policy, drawn["discrete_actions"], mask)
+        _require_allowed(path, policy, found.pop("discrete_actions"), mask)
 
     live = copy.deepcopy(policy).cpu()
-    found = {
-        "deterministic_continuous_actions": likeliest.continuous,
-        **{name: drawn[name] for name in drawn if name not in ("noise", "discrete_actions")},
-    }
-    expected = _expected(live, obs, mask, drawn.get("noise"))
+    expected = _expected(live, obs, mask, noise)
     differences = _differences(found, expected)
-    differences["deterministic_discrete_actions"] = _given_away(expected, likeliest.discrete)
+    differences["deterministic_discrete_actions"] = _given_away(expected, likeliest)
     where = max(differences, key=lambda name: _or_infinite(differences[name]))
     worst = differences[where]
     if _or_infinite(worst) < LIMIT:
         return Comparison(worst, where, None)
 
-    exact = _expected(live.double(), obs, mask, drawn.get("noise"))
+    exact = _expected(live.double(), obs, mask, noise)
     rounding = max(_differences(expected, exact).values())
     if _or_infinite(worst) < 4 * rounding:
         return Comparison(worst, where, rounding)
@@ -169,7 +169,11 @@ def compare(
 def _examples(
     policy: ActorCritic, spec: BehaviorSpec, num_rows: int, chance: np.random.Generator
 ) -> tuple[list[Observations], NDArray[np.bool_] | None]:
-    """Gives observations (B, *shape) per sensor, the first all zero, and masks (B, L)."""
+    """Gives observations (B, *shape) per sensor, the first all zero, and masks (B, L).
+
+    With memory B is `num_rows` for each of several decisions in a row.
+    """
+    num_rows *= MEMORY_STEPS if policy.memory_size else 1
     joined = chance.standard_normal((num_rows, sum(policy.sensors.vector_sizes)))
     if policy.normalizer is not None:
         joined[1::8] *= 4  # every eighth row reaches the normaliser's clip
@@ -226,19 +230,48 @@ def _require_runs_on_zeros(file: OnnxPolicy, spec: BehaviorSpec) -> None:
             )
 
 
-def _with_inner_values(path: Path, policy: ActorCritic, feed: Arrays) -> Arrays:
-    """Runs the file's graph with noise and probabilities as outputs too."""
+def _decisions(policy: ActorCritic, num_rows: int) -> list[slice]:
+    """Says which rows belong to the first decision of all agents, to the second, and so on."""
+    size = num_rows // MEMORY_STEPS if policy.memory_size else num_rows
+    return [slice(start, start + size) for start in range(0, num_rows, size)]
+
+
+def _run_file(
+    file: OnnxPolicy,
+    policy: ActorCritic,
+    obs: Sequence[Observations],
+    mask: NDArray[np.bool_] | None,
+) -> Arrays:
+    """Gives what the file does with all rows, and noise and probabilities inside its graph."""
     inner, outer = [], []
     if policy.continuous_size:
         inner, outer = ["noise"], ["continuous_actions"]
     if policy.branch_sizes:
         inner += [f"branch_{k}.probabilities" for k in range(len(policy.branch_sizes))]
         outer += ["discrete_actions"]
-    model = with_outputs(onnx.load(str(path)), inner)
-    answers = open_session(model.SerializeToString()).run(inner + outer, feed)
-    return dict(zip(inner + outer, answers, strict=True))
+    model = with_outputs(onnx.load(str(file.path)), inner)
+    session = open_session(model.SerializeToString())
+    steps: list[Arrays] = []
+    memory: NDArray[np.float32] | None = None
+    for rows in _decisions(policy, len(obs[0])):
+        seen = [column[rows] for column in obs]
+        allowed = None if mask is None else mask[rows]
+        if memory is None:
+            memory = file.no_memory(len(seen[0]))
+        answers = session.run(inner + outer, file.feed(seen, allowed, memory))
+        likeliest, memory = file.remember(seen, allowed, True, memory)
+        steps.append(
+            {
+                **dict(zip(inner + outer, answers, strict=True)),
+                "deterministic_continuous_actions": likeliest.continuous,
+                "deterministic_discrete_actions": likeliest.discrete,
+                RECURRENT_OUT: memory,
+            }
+        )
+    return {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
 
 
+@torch.no_grad()
 def _expected(
     live: ActorCritic,
     obs: Sequence[Observations],
@@ -246,26 +279,54 @@ def _expected(
     noise: NDArray[np.float32] | None,
 ) -> Arrays:
     """Asks the live policy for what the file is compared with, in the policy's own precision."""
+    steps: list[Arrays] = []
+    memory: Tensor | None = None
+    for rows in _decisions(live, len(obs[0])):
+        answers, memory = _expected_decision(
+            live,
+            [column[rows] for column in obs],
+            None if mask is None else torch.from_numpy(mask[rows]),
+            None if noise is None else torch.from_numpy(noise[rows]),
+            memory,
+        )
+        steps.append(answers)
+    return {name: np.concatenate([step[name] for step in steps]) for name in steps[0]}
+
+
+def _expected_decision(
+    live: ActorCritic,
+    obs: Sequence[Observations],
+    mask: Tensor | None,
+    noise: Tensor | None,
+    memory: Tensor | None,
+) -> tuple[Arrays, Tensor | None]:
+    """Asks for one decision of B agents; gives also what they carry on, (B, W), with memory."""
     dtype = next(live.parameters()).dtype
-    with torch.no_grad():
-        inputs = live.inputs([_exactly(column, dtype) for column in obs])
-        masks = None if mask is None else torch.from_numpy(mask)
-        action = live.act(inputs, masks, torch.Generator(), deterministic=True)
-        expected: Arrays = {"deterministic_continuous_actions": to_simulator(action).continuous}
-        if noise is not None:
-            drawn = action.continuous + torch.from_numpy(noise).to(dtype) * live.log_std.exp()
-            sampled = dataclasses.replace(action, continuous=drawn)
-            expected["continuous_actions"] = to_simulator(sampled).continuous
-        for k, size in enumerate(live.branch_sizes):
-            expected[f"branch_{k}.probabilities"] = np.zeros((len(action.discrete), size))
-        for choice in range(max(live.branch_sizes, default=0)):
-            capped = torch.tensor([min(choice, size - 1) for size in live.branch_sizes])
-            discrete = capped.expand(len(action.discrete), -1)  # (K,) -> (B, K)
-            log_probs = live.evaluate(inputs, masks, action.continuous, discrete).log_probs
-            for k, column in enumerate(capped.tolist()):
-                probability = log_probs[:, live.continuous_size + k].exp().numpy()
-                expected[f"branch_{k}.probabilities"][:, column] = probability
-    return expected
+    inputs = live.inputs([_exactly(column, dtype) for column in obs])
+    num_rows = len(obs[0])
+    sequences = None
+    if live.memory_size:
+        if memory is None:
+            memory = torch.zeros((num_rows, live.memory_width), dtype=dtype)
+        sequences = Sequences(torch.arange(num_rows + 1), memory, sequence_length=1)
+    action = live.act(inputs, mask, torch.Generator(), True, memory)
+    expected: Arrays = {"deterministic_continuous_actions": to_simulator(action).continuous}
+    if noise is not None:
+        drawn = action.continuous + noise.to(dtype) * live.log_std.exp()
+        sampled = dataclasses.replace(action, continuous=drawn)
+        expected["continuous_actions"] = to_simulator(sampled).continuous
+    for k, size in enumerate(live.branch_sizes):
+        expected[f"branch_{k}.probabilities"] = np.zeros((num_rows, size))
+    for choice in range(max(live.branch_sizes, default=0)):
+        capped = torch.tensor([min(choice, size - 1) for size in live.branch_sizes])
+        discrete = capped.expand(num_rows, -1)  # (K,) -> (B, K)
+        log_probs = live.evaluate(inputs, mask, action.continuous, discrete, sequences).log_probs
+        for k, column in enumerate(capped.tolist()):
+            probability = log_probs[:, live.continuous_size + k].exp().numpy()
+            expected[f"branch_{k}.probabilities"][:, column] = probability
+    carried = action.log_probs.new_zeros((num_rows, 0)) if action.memory is None else action.memory
+    expected[RECURRENT_OUT] = carried[:, : live.memory_size].numpy()  # the critic's stays behind
+    return expected, action.memory
 
 
 def _exactly(obs: Observations, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,7 @@
 Each function writes what the module of the same name under trainer/nn computes, operator by
 operator. Images are fed as floats of 0 to 1, whatever they were trained from.
 
-Letters: B rows, E places for entities, Q embedding size.
+Letters: B rows, E places for entities, Q embedding size, H features, M memory size.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from trainer.nn.actor_critic import ActorCritic
@@ -24,17 +25,18 @@ from trainer.nn.attention import (
     EntityEmbedding,
     ResidualSelfAttention,
 )
+from trainer.nn.body import NetworkBody
 from trainer.nn.conditioning import ConditionedMLP, HyperLayer
 from trainer.nn.encoders import ImageEncoder, ResidualBlock
+from trainer.nn.memory import Memory
 from trainer.nn.mlp import LAYER_NORM_EPSILON, MLP
 from trainer.nn.normalizer import CLIP, Normalizer
 from trainer.nn.sensors import SensorKind
 from trainer.onnx_nodes import FLOAT, Graph
 
 
-def add_features(graph: Graph, policy: ActorCritic) -> str:
-    """Adds the inputs `obs_<i>` and everything up to the actor's features; gives their name."""
-    body = policy.actor_body
+def add_features(graph: Graph, policy: ActorCritic, body: NetworkBody) -> str:
+    """Adds the inputs `obs_<i>` and everything up to a body's features; gives their name."""
     encoders = iter(body.encoders)
     parts, crowds, goals = [], [], []
     start = 0  # in the joined vectors
@@ -256,3 +258,40 @@ def _hyper_layer(graph: Graph, layer: HyperLayer, inputs: str, goals: str) -> st
     product = graph.add("MatMul", [row, made], "goal.product")
     product = graph.add("Squeeze", [product], "goal.flat", axes=[1])
     return graph.add("Add", [product, graph.constant("goal.bias", layer.bias)], "goal.steered")
+
+
+def add_memory(graph: Graph, memory: Memory, features: str) -> str:
+    """Adds `recurrent_in` and one step of the LSTM; gives the name of what the heads read."""
+    size = memory.num_features
+    carried = graph.input("recurrent_in", 1, memory.memory_size)
+    carried = graph.add("Transpose", [carried], "memory", perm=[1, 0, 2])  # -> (1, B, M)
+    # Slices instead of a Split, which Sentis lacked.
+    halves = [
+        graph.add("Slice", [carried], f"memory.{name}", axes=[2], starts=[start], ends=[end])
+        for name, start, end in (("hidden", 0, size), ("cell", size, 2 * size))
+    ]
+    lstm = memory.lstm
+    biases = [_onnx_gates(lstm.get_parameter(f"bias_{of}_l0"), size) for of in ("ih", "hh")]
+    weights = [
+        graph.constant(
+            f"lstm.{name}", _onnx_gates(lstm.get_parameter(parameter), size).unsqueeze(0)
+        )
+        for name, parameter in (("W", "weight_ih_l0"), ("R", "weight_hh_l0"))
+    ]
+    bias = graph.constant("lstm.B", torch.cat(biases).unsqueeze(0))  # (1, 4 M)
+    steps = graph.add("Unsqueeze", [features], "features.steps", axes=[0])  # (B, H) -> (1, B, H)
+    graph.add_wide(
+        "LSTM",
+        [steps, *weights, bias, "", *halves],
+        ["lstm.read", "lstm.hidden", "lstm.cell"],  # (1, 1, B, M / 2), (1, B, M / 2) twice
+        hidden_size=size,
+    )
+    after = graph.add("Concat", ["lstm.hidden", "lstm.cell"], "memory.after", axis=2)
+    graph.add("Transpose", [after], "recurrent_out", perm=[1, 0, 2])
+    return graph.add("Squeeze", ["lstm.read"], "features.remembered", axes=[0, 1])
+
+
+def _onnx_gates(weights: Tensor, size: int) -> Tensor:
+    """Puts torch's gates (input, forget, cell, output) into ONNX's order; (4 size, any)."""
+    i, f, c, o = torch.split(weights.detach(), size)
+    return torch.cat([i, o, f, c])

@@ -1,9 +1,10 @@
 """A policy as an ONNX graph that every Unity package of the last years reads.
 
 Built node by node with the names, types, order and operators that ML-Agents' own exports have
-(opset 9, IR version 4): inputs `obs_<i>` and, with discrete actions, `action_masks`; constants are
-outputs, each fed by Identity from an initializer. `onnx_body.py` writes what lies between the
-observations and the heads, `onnx_nodes.py` single nodes.
+(opset 9, IR version 4): inputs `obs_<i>`, with discrete actions `action_masks`, and with memory
+`recurrent_in`, which comes back as `recurrent_out`; constants are outputs, each fed by Identity
+from an initializer. `onnx_body.py` writes what lies between the observations and the heads,
+`onnx_nodes.py` single nodes.
 
 Letters: B rows, C continuous action size, K discrete branches.
 """
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper
 
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.distributions import ACTION_LIMIT, MASKED_LOGIT
-from trainer.onnx_body import add_features
+from trainer.onnx_body import add_features, add_memory
 from trainer.onnx_nodes import BATCH, Graph
 from trainer.onnx_policy import UNITY_FORMAT
 
@@ -34,13 +35,33 @@ def build_model(policy: ActorCritic) -> onnx.ModelProto:
     """
     graph = Graph()
     graph.constant_output("version_number", [UNITY_FORMAT])
-    graph.constant_output("memory_size", [0.0])
-    features = add_features(graph, policy)
+    graph.constant_output("memory_size", [float(policy.memory_size)])
+    features = add_features(graph, policy, policy.actor_body)
+    masks = graph.input("action_masks", sum(policy.branch_sizes)) if policy.branch_sizes else None
+    if policy.actor_memory is not None:
+        features = add_memory(graph, policy.actor_memory, features)
     if policy.continuous_size:
         _continuous_head(graph, policy, features)
-    if policy.branch_sizes:
-        masks = graph.input("action_masks", sum(policy.branch_sizes))
+    if masks is not None:
         _discrete_head(graph, policy, features, masks)
+    if policy.actor_memory is not None:
+        graph.output("recurrent_out", 1, policy.memory_size)  # Unity expects it last
+    return _model_of(graph)
+
+
+def build_critic_memory(policy: ActorCritic) -> onnx.ModelProto:
+    """Gives one step of the critic's memory as a graph, without its values.
+
+    Agents that act carry it along, so that learning can begin anywhere.
+    """
+    assert policy.critic_memory is not None
+    graph = Graph()
+    add_memory(graph, policy.critic_memory, add_features(graph, policy, policy.critic_body))
+    graph.output("recurrent_out", 1, policy.memory_size)
+    return _model_of(graph)
+
+
+def _model_of(graph: Graph) -> onnx.ModelProto:
     proto = helper.make_graph(
         graph.nodes, "policy", graph.inputs, graph.outputs, graph.initializers
     )
@@ -106,10 +127,10 @@ def _discrete_head(graph: Graph, policy: ActorCritic, features: str, masks: str)
         likeliest.append(graph.add("ArgMax", [masked], f"branch_{k}.likeliest", axis=1, keepdims=1))
         start += size
     graph.add("Concat", drawn, "discrete_actions", axis=1)
-    graph.output("discrete_actions", len(sizes), TensorProto.INT64)
+    graph.output("discrete_actions", len(sizes), kind=TensorProto.INT64)
     graph.constant_output("discrete_action_output_shape", [[float(size) for size in sizes]])
     graph.add("Concat", likeliest, "deterministic_discrete_actions", axis=1)
-    graph.output("deterministic_discrete_actions", len(sizes), TensorProto.INT64)
+    graph.output("deterministic_discrete_actions", len(sizes), kind=TensorProto.INT64)
 
 
 def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
@@ -124,8 +145,10 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProt
 
 
 def cut_to_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Gives the part of the graph that inner float values (B, any size) are computed from."""
+    """Gives the part of the graph that outputs, or inner float values (B, size), come from."""
     graph = model.graph
+    outputs = {value.name: value for value in graph.output}
+    inner = helper.make_tensor_value_info
     wanted, nodes = set(names), []
     for node in reversed(graph.node):  # nodes come after what they read
         if wanted.intersection(node.output):
@@ -135,7 +158,7 @@ def cut_to_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelPr
         nodes[::-1],
         graph.name,
         [value for value in graph.input if value.name in wanted],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, None]) for name in names],
+        [outputs.get(name) or inner(name, TensorProto.FLOAT, [BATCH, None]) for name in names],
         [constant for constant in graph.initializer if constant.name in wanted],
     )
     copy = helper.make_model(cut, opset_imports=model.opset_import)

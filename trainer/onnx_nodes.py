@@ -37,9 +37,9 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, FLOAT, [BATCH, *shape]))
         return name
 
-    def output(self, name: str, size: int, kind: int = FLOAT) -> None:
-        """Lets Unity see a value, (B, size)."""
-        self.outputs.append(helper.make_tensor_value_info(name, kind, [BATCH, size]))
+    def output(self, name: str, *shape: int, kind: int = FLOAT) -> None:
+        """Lets Unity see a value, (B, *shape)."""
+        self.outputs.append(helper.make_tensor_value_info(name, kind, [BATCH, *shape]))
 
     def constant(self, name: str, value: Tensor | Sequence[float] | float) -> str:
         """Adds float32 numbers."""
@@ -62,10 +62,15 @@ class Graph:
 
     def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Adds one operator; its attributes are those of the ONNX specification."""
-        self.nodes.append(
-            helper.make_node(operator, list(inputs), [output], f"{operator}_{output}", **attributes)
-        )
+        self.add_wide(operator, inputs, [output], **attributes)
         return output
+
+    def add_wide(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        """Adds an operator with several outputs; it is named after the first."""
+        name = f"{operator}_{outputs[0]}"
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name, **attributes))
 
     def dense(self, name: str, inputs: str, weight: Tensor, bias: Tensor) -> str:
         """Adds a dense layer of (B, inputs); weight (outputs, inputs), bias (outputs,)."""

@@ -1,6 +1,7 @@
 """A policy read back from its ONNX file, as Unity would run it.
 
-Letters: N rows, C continuous action size, K discrete branches, L sum of branch sizes.
+Letters: N rows, C continuous action size, K discrete branches, L sum of branch sizes, M memory
+size.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from envs.batch import Actions, Observations
 from trainer.config.errors import UserError
 
 UNITY_FORMAT = 3.0  # version_number of every model since ML-Agents' package 2.0
+
+RECURRENT_IN, RECURRENT_OUT = "recurrent_in", "recurrent_out"
 
 
 def as_floats(obs: Observations) -> NDArray[np.float32]:
@@ -47,7 +50,7 @@ class OnnxPolicy:
         """Loads the file.
 
         Args:
-            path: a model in Unity's format, version 3, without memory.
+            path: a model in Unity's format, version 3.
             seed: of drawn actions, from here on and for the whole process; None leaves it open.
 
         Raises:
@@ -67,9 +70,10 @@ class OnnxPolicy:
         self._inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
         self._outputs = {entry.name for entry in self._session.get_outputs()}
         self._require_policy()
-        self._observations = [
-            f"obs_{i}" for i in range(sum(n != "action_masks" for n in self._inputs))
-        ]
+        num_others = len({"action_masks", RECURRENT_IN} & self._inputs.keys())
+        self._observations = [f"obs_{i}" for i in range(len(self._inputs) - num_others)]
+        # M; 0 without memory
+        self.memory_size = int(self._inputs[RECURRENT_IN][2]) if RECURRENT_IN in self._inputs else 0
 
     def _require_policy(self) -> None:
         kinds = {"continuous_actions", "discrete_actions"}
@@ -79,10 +83,10 @@ class OnnxPolicy:
                 f"policy with version_number and continuous_actions or discrete_actions, such as "
                 f"ppo-train export writes."
             )
-        if "recurrent_in" in self._inputs:
+        if (RECURRENT_IN in self._inputs) != (RECURRENT_OUT in self._outputs):
             raise OnnxError(
-                f"{self.path} has memory (input recurrent_in). This version runs policies without "
-                f"memory only: train it without network_settings.memory."
+                f"{self.path} has only one of {RECURRENT_IN} and {RECURRENT_OUT}. Expected both or "
+                f"neither: what a policy remembers goes in and comes out. Export it again."
             )
         zeros = {
             name: np.zeros([size if isinstance(size, int) else 1 for size in shape], np.float32)
@@ -109,22 +113,46 @@ class OnnxPolicy:
             deterministic: choose the likeliest instead of drawing.
 
         Returns:
-            Continuous (N, C) in -1..1 and discrete (N, K), as the simulator is to receive them.
+            Continuous (N, C) in -1..1 and discrete (N, K), as the simulator is to receive them;
+            of a policy with memory those of an agent's first decision.
+        """
+        actions, _ = self.remember(obs, mask, deterministic, self.no_memory(len(obs[0])))
+        return actions
+
+    def no_memory(self, num_rows: int) -> NDArray[np.float32]:
+        """Gives what agents carry into their first decision; (N, M)."""
+        return np.zeros((num_rows, self.memory_size), dtype=np.float32)
+
+    def remember(
+        self,
+        obs: Sequence[Observations],
+        mask: NDArray[np.bool_] | None,
+        deterministic: bool,
+        memory: NDArray[np.float32],
+    ) -> tuple[Actions, NDArray[np.float32]]:
+        """Chooses as `act` does, for agents that carry `memory`; gives also what they carry on.
+
+        Both are (N, M), and M is 0 for a policy without memory.
         """
         num_rows = len(obs[0])
         prefix = "deterministic_" if deterministic else ""
         names = [f"{prefix}{kind}_actions" for kind in ("continuous", "discrete")]
-        asked = [name for name in names if name in self._outputs]
-        answers = dict(zip(asked, self._session.run(asked, self.feed(obs, mask)), strict=True))
+        asked = [name for name in (*names, RECURRENT_OUT) if name in self._outputs]
+        found = self._session.run(asked, self.feed(obs, mask, memory))
+        answers = dict(zip(asked, found, strict=True))
         continuous, discrete = (
             answers.get(name, np.zeros((num_rows, 0), np.float32)) for name in names
         )
-        return Actions(
+        actions = Actions(
             np.asarray(continuous, dtype=np.float32), np.asarray(discrete, dtype=np.int32)
         )
+        return actions, answers.get(RECURRENT_OUT, memory).reshape(num_rows, self.memory_size)
 
     def feed(
-        self, obs: Sequence[Observations], mask: NDArray[np.bool_] | None
+        self,
+        obs: Sequence[Observations],
+        mask: NDArray[np.bool_] | None,
+        memory: NDArray[np.float32],
     ) -> dict[str, NDArray[np.float32]]:
         """Names the inputs; checks what a user can get wrong: another environment's sensors."""
         found = [column.shape[1:] for column in obs]
@@ -143,4 +171,6 @@ class OnnxPolicy:
                 feed["action_masks"] = np.ones((len(obs[0]), size), dtype=np.float32)
             else:
                 feed["action_masks"] = mask.astype(np.float32)
+        if self.memory_size:
+            feed[RECURRENT_IN] = memory[:, None, :]  # (N, M) -> (N, 1, M)
         return feed

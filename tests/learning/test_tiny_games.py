@@ -1,4 +1,4 @@
-"""The PPO cases of ML-Agents' own learning tests without memory, images or variable length.
+"""The PPO cases of ML-Agents' own learning tests without images or variable length.
 
 Rule of those tests: once training has ended, the mean of the last 5 episodes is above 0.9. The best
 possible is 1.02 with steps of 0.2, and 1.05 with steps of 0.8. ML-Agents passes 6 of 6 seeds in
@@ -20,11 +20,20 @@ WIDE: Mapping[str, Any] = {
     "hyperparameters__batch_size": 64,
     "hyperparameters__buffer_size": 640,
 }
+RECALL: Mapping[str, Any] = {
+    "max_steps": 6000,
+    "hyperparameters__learning_rate": 1e-3,
+    "hyperparameters__batch_size": 64,
+    "hyperparameters__buffer_size": 128,
+    "network_settings__memory": {"memory_size": 16},
+}
 CASES: list[tuple[str, str, Mapping[str, Any]]] = [
     ("0,1", "0.2", {}),
     ("1,0", "0.2", {}),
     ("0,2", "0.8", WIDE),
     ("2,0", "0.8", WIDE),
+    ("0,1", "0.2", RECALL),
+    ("1,0", "0.2", RECALL),
 ]
 
 
@@ -32,7 +41,8 @@ def mean_of_last_episodes(
     folder: Path, actions: str, step_size: str, changes: Mapping[str, Any], seed: int
 ) -> float:
     """Trains through the command line; gives the mean return of the last 5 episodes."""
-    build = tiny_build(folder, "--actions", actions, "--step-size", step_size)
+    memory = ["--memory"] if "network_settings__memory" in changes else []
+    build = tiny_build(folder, "--actions", actions, "--step-size", step_size, *memory)
     settings = tiny_yaml(folder, **changes)
     ppo_train(settings.name, "--env", build.name, "--seed", seed, "--run-id", "run", cwd=folder)
     returns = checkpoint(folder / "results" / "run", "1D")["recent_returns"][-5:]

@@ -12,7 +12,7 @@ import torch
 from sensor_specs import behavior, entities, image, random_obs, vector
 from trainer_process import tiny_build
 
-from envs.batch import Actions, Decisions
+from envs.batch import Actions, Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings, RunSettings
@@ -40,6 +40,9 @@ class Stubborn:
             np.ones((num_rows, self._actions.continuous_size), np.float32),
             np.zeros((num_rows, self._actions.discrete_size), np.int32),
         )
+
+    def end(self, terminals: Terminals) -> None:
+        """Remembers nothing."""
 
 
 def play(folder: Path, env: str, *names: str, **trained_on: Any) -> dict[str, list[Episode]]:

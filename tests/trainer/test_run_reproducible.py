@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ CARTPOLE: dict[str, Any] = {
 }
 
 
-def tiny_settings(folder: Path) -> Path:
+def tiny_settings(folder: Path, with_memory: bool) -> Path:
     """The tiny game with a continuous dimension and a branch, in two simulators."""
-    build = tiny_build(folder, "--actions", "1,1")
+    build = tiny_build(folder, "--actions", "1,1", *(["--memory"] if with_memory else []))
+    memory = {"memory_size": 8, "sequence_length": 4}
     path = tiny_yaml(
         folder,
         network_settings__normalize=True,
+        network_settings__memory=memory if with_memory else None,
         max_steps=1000,
         checkpoint_interval=250,
         keep_checkpoints=0,
@@ -83,16 +87,19 @@ class WholeRun:
 
 
 @pytest.fixture(scope="module")
-def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WholeRun]:
-    runs = {}
-    for env, behavior in (("tiny", "1D"), ("cartpole", "CartPole")):
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], WholeRun]:
+    @cache
+    def run(env: str) -> WholeRun:
         cwd = tmp_path_factory.mktemp(env)
         settings = (
-            tiny_settings(cwd) if env == "tiny" else write_yaml(cwd / "settings.yaml", CARTPOLE)
+            write_yaml(cwd / "settings.yaml", CARTPOLE)
+            if env == "cartpole"
+            else tiny_settings(cwd, with_memory=env == "memory")
         )
         ppo_train(settings, "--run-id", "whole", cwd=cwd)
-        runs[env] = WholeRun(cwd, settings, behavior)
-    return runs
+        return WholeRun(cwd, settings, "CartPole" if env == "cartpole" else "1D")
+
+    return run
 
 
 def nth(k: int, line: str) -> str:
@@ -106,15 +113,16 @@ def nth(k: int, line: str) -> str:
         ("tiny", nth(1, "Exported")),  # the simulators are being started anew
         ("tiny", r"Step: 300\."),  # between two checkpoints
         ("tiny", nth(2, "Exported")),
+        ("memory", r"Step: 600\."),
         ("cartpole", r"Step: 800\."),
     ],
-    ids=["first checkpoint", "between checkpoints", "second checkpoint", "gymnasium"],
+    ids=["first checkpoint", "between checkpoints", "second checkpoint", "memory", "gymnasium"],
 )
 def test_kill_and_resume_end_in_the_weights_of_a_run_in_one_go(
-    env: str, killed_after: str, whole_runs: dict[str, WholeRun], tmp_path: Path
+    env: str, killed_after: str, whole_run: Callable[[str], WholeRun], tmp_path: Path
 ) -> None:
-    settings, behavior = whole_runs[env].settings, whole_runs[env].behavior
-    whole, halves = whole_runs[env].folder, tmp_path / "results" / "halves"
+    settings, behavior = whole_run(env).settings, whole_run(env).behavior
+    whole, halves = whole_run(env).folder, tmp_path / "results" / "halves"
     steps = steps_of(whole, behavior)
     assert len(steps) == 4
 

@@ -39,6 +39,7 @@ from trainer.config.settings import PPOHyperparameters
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.flat_parameters import FlatParameters
 from trainer.nn.sensors import Inputs
+from trainer.rollout.critic import ask_critic
 from trainer.rollout.minibatch import Minibatch
 from trainer.rollout.rollout import Rollout
 from trainer.schedules import BETA_FLOOR, EPSILON_FLOOR, LEARNING_RATE_FLOOR, scheduled
@@ -124,10 +125,15 @@ class PPO:
                 advantages=advantages,
                 returns=returns,
                 action_mask=rollout.action_mask,
+                sequences=rollout.sequences,
             )
             for batch in whole.shuffled(settings.batch_size, self.generator):
                 evaluation = self.policy.evaluate(
-                    batch.inputs, batch.action_mask, batch.continuous, batch.discrete
+                    batch.inputs,
+                    batch.action_mask,
+                    batch.continuous,
+                    batch.discrete,
+                    batch.sequences,
                 )
                 log_ratio = self._of_ratio(evaluation.log_probs) - batch.old_log_probs
                 policy_loss = clipped_surrogate(log_ratio.exp(), batch.advantages, epsilon)
@@ -190,11 +196,11 @@ class PPO:
         Returns:
             Values (B, R); advantages (B,) or (B, 1), averaged over signals; returns (B, R).
         """
-        values = self.policy.values_in_pieces(inputs)
+        values, bootstrap = ask_critic(self.policy, rollout, inputs, following)
         advantages, returns = gae(
             rollout.rewards,
             values,
-            rollout.next_values(values, self.policy.values_in_pieces(following)),
+            rollout.next_values(values, bootstrap),
             rollout.is_segment_end(),
             self.gamma,
             self.settings.lambd,

@@ -109,6 +109,19 @@ class PPOHyperparameters(Settings):
         return self
 
 
+class MemorySettings(Settings):
+    """An LSTM between body and heads; actor and critic have one each unless shared_critic."""
+
+    memory_size: Annotated[int, Range(at_least=2, even=True)] = 128
+    """Numbers that an agent carries from one decision to the next, half of them hidden state and
+    half cell state. Usual: 32 to 256."""
+
+    sequence_length: Count = 64
+    """Decisions that learning looks back over; longer segments are cut. An optimizer step takes
+    batch_size / sequence_length sequences, short ones at the end of an episode counted as whole
+    ones. Usual: 4 to 128."""
+
+
 class NetworkSettings(Settings):
     """Shape of a network; actor and critic have one each unless shared_critic."""
 
@@ -124,6 +137,9 @@ class NetworkSettings(Settings):
     vis_encode_type: VisualEncoder = "simple"
     """Which network reads images, at least 20, 36, 15, 5 or 1 pixels high and wide (in the order
     of the words); no effect without images."""
+
+    memory: MemorySettings | None = None
+    """What agents remember; null: nothing, they act on what they see."""
 
     goal_conditioning_type: Literal["hyper", "none"] = "hyper"
     """How goal observations steer the network: a second network makes the weights of the last dense
@@ -204,6 +220,19 @@ class BehaviorSettings(Settings):
                 "threaded is true and asks for updates beside collection, not supported yet by "
                 f"{program()}. Set it to false",
                 "threaded",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sequences_fit_batch(self) -> BehaviorSettings:
+        memory, batch_size = self.network_settings.memory, self.hyperparameters.batch_size
+        if memory is not None and memory.sequence_length > batch_size:
+            raise contradiction(
+                f"network_settings.memory.sequence_length is {memory.sequence_length}, larger than "
+                f"hyperparameters.batch_size {batch_size}. An optimizer step takes whole "
+                "sequences: lower sequence_length or raise batch_size",
+                "network_settings.memory.sequence_length",
+                "hyperparameters.batch_size",
             )
         return self
 

@@ -91,6 +91,8 @@ class Cleaner:
         below, by_name = holds(field)
         if below is None:
             kept[key] = self.spelled(value, field, where)
+        elif value is None and field.default is None:
+            kept[key] = None  # a part that may be left out, such as a network's memory
         elif not isinstance(value, dict):
             self.refuse(where, not_a_mapping(where, value))
         elif by_name:

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from trainer.config.behavior_settings import (
-    BehaviorSettings,
-    NetworkSettings,
-)
+from trainer.config.behavior_settings import BehaviorSettings
 from trainer.config.problems import program
 
 
@@ -26,16 +23,11 @@ class Later:
         return f"{where} asks for {self.feature}, not supported yet by {program()}. {self.instead}."
 
 
-MEMORY = Later(
-    "a memory (LSTM)", "Remove it to train without, and give the agent the past as observations"
-)
-
 LATER_KEYS: Mapping[type[BaseModel], Mapping[str, Later]] = {
     BehaviorSettings: {
         "self_play": Later("self-play", "Remove it to let all teams act with the newest policy"),
         "behavioral_cloning": Later("behavioral cloning", "Remove it to train from rewards alone"),
     },
-    NetworkSettings: {"memory": MEMORY},
 }
 
 LATER_SIGNALS: Mapping[str, Later] = {
@@ -62,9 +54,9 @@ FOREIGN_KEYS: Mapping[str, str] = {
         ),
         "It belongs to trainer_type sac. Remove it",
     ),
-    **dict.fromkeys(
-        ("use_recurrent", "sequence_length", "memory_size"),
-        f"It asks for a memory (LSTM), not supported yet. {MEMORY.instead}",
+    "use_recurrent": (
+        "Files of ML-Agents 0.18 and older ask for a memory (LSTM) by it: write `memory: "
+        "{memory_size: 128, sequence_length: 64}` under network_settings, or nothing for none"
     ),
     "encoding_size": "It belongs to the curiosity, gail and rnd signals of old files. Remove it",
     "lambda": "It is another spelling of lambd: give that one, once, under hyperparameters",

@@ -90,7 +90,7 @@ def allowed(field: FieldInfo) -> str:
     if words := choices(field):
         return one_of(f"`{word}`" for word in words)
     if reader := read_by(field):
-        return reader[0].expected(reader[1]).removeprefix("a ")
+        return reader[0].expected(reader[1]).removeprefix("a ").removeprefix("an ")
     return "mapping name → number" if is_mapping(field) else "any"
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from trainer.config.behavior_settings import (
     BehaviorSettings,
+    MemorySettings,
     NetworkSettings,
     PPOHyperparameters,
     RewardSignalSettings,
@@ -39,6 +40,7 @@ __all__ = [
     "CheckpointSettings",
     "EngineSettings",
     "EnvironmentSettings",
+    "MemorySettings",
     "NetworkSettings",
     "PPOHyperparameters",
     "RewardSignalSettings",

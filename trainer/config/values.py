@@ -61,10 +61,13 @@ class Range(Reader):
     at_least: float | None = None
     below: float | None = None
     at_most: float | None = None
+    even: bool = False
 
     def expected(self, target: type) -> str:
         """Says in words which numbers are allowed."""
         noun = "a whole number" if target is int else "a number"
+        if self.even:
+            noun = "an even whole number"
         if self.at_least is not None and self.at_most is not None:
             return f"{noun} from {self.at_least:g} to {self.at_most:g}"
         bounds = [
@@ -86,6 +89,7 @@ class Range(Reader):
             and (self.at_least is None or number >= self.at_least)
             and (self.below is None or number < self.below)
             and (self.at_most is None or number <= self.at_most)
+            and not (self.even and number % 2)
         )
 
     def read(self, value: object, target: type) -> object:

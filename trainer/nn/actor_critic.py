@@ -1,7 +1,8 @@
 """The policy and its critic: what an agent does with an observation, and what that is worth.
 
 Letters: B rows, C continuous action size,
-K discrete branches, L sum of branch sizes, R reward signals, H hidden units.
+K discrete branches, L sum of branch sizes, R reward signals, H features that the heads read,
+M memory size, W memory width: what an agent carries for actor and critic together.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from trainer.nn.distributions import (
     sample_categorical,
     standard_normal_log_probs,
 )
+from trainer.nn.memory import Memory, Sequences
 from trainer.nn.mlp import initialize
 from trainer.nn.normalizer import Normalizer
 from trainer.nn.sensors import Inputs, UnsupportedBehaviorError, in_pieces, sensors_of
@@ -37,12 +39,13 @@ class Action:
     continuous: Tensor  # (B, C), as drawn: neither clipped nor scaled
     discrete: Tensor  # (B, K) int64
     log_probs: Tensor  # (B, C + K), per dimension and branch
+    memory: Tensor | None = None  # (B, W) what the agents carry on
 
     def cpu(self) -> Action:
-        """Gives the same on the CPU."""
+        """Gives the same on the CPU; memory stays where the networks are."""
         if self.log_probs.device.type == "cpu":
             return self
-        return Action(self.continuous.cpu(), self.discrete.cpu(), self.log_probs.cpu())
+        return Action(self.continuous.cpu(), self.discrete.cpu(), self.log_probs.cpu(), self.memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class ActorCritic(nn.Module):
 
     Continuous actions are Gaussian with a standard deviation that is learnt but does not depend on
     the observation; each discrete branch is a categorical distribution over its allowed actions.
+    With `network_settings.memory` an LSTM stands between body and heads of either; what an agent
+    carries from one decision to the next is W = `memory_width` numbers, those of the actor first.
     Nothing here changes the normaliser; `update_normalizer` does.
     """
 
@@ -90,10 +95,21 @@ class ActorCritic(nn.Module):
         self.normalizer = Normalizer(num_vector_inputs) if normalizes else None
         self.actor_body = NetworkBody(self.sensors, network)
         self.critic_body = self.actor_body if shared_critic else NetworkBody(self.sensors, network)
+        self.actor_memory = self.critic_memory = None
+        self.memory_size = self.memory_width = 0
+        num_features = self.actor_body.num_features
+        if network.memory is not None:
+            size, how = network.memory.memory_size, network.initialization
+            self.actor_memory = self.critic_memory = Memory(num_features, size, how)
+            if not shared_critic:
+                self.critic_memory = Memory(num_features, size, how)
+            self.memory_size = size
+            self.memory_width = size if shared_critic else 2 * size
+            num_features = self.actor_memory.num_features
 
         def head(size: int, kaiming_gain: float) -> nn.Linear:
             how = network.initialization
-            layer = nn.Linear(self.actor_body.num_features, size)
+            layer = nn.Linear(num_features, size)
             return initialize(layer, how, 0.01 if how == "orthogonal" else kaiming_gain)
 
         if self.continuous_size:
@@ -103,7 +119,7 @@ class ActorCritic(nn.Module):
             )
         if self.branch_sizes:
             self.branch_head = head(sum_of_branches(spec), 0.1)
-        self.value_head = nn.Linear(self.critic_body.num_features, num_signals)
+        self.value_head = nn.Linear(num_features, num_signals)
         if network.initialization == "orthogonal":
             nn.init.orthogonal_(self.value_head.weight)
         else:
@@ -125,25 +141,62 @@ class ActorCritic(nn.Module):
         if self.normalizer is not None and vectors is not None:
             self.normalizer.update(vectors)
 
-    def values(self, inputs: Inputs) -> Tensor:
+    def values(self, inputs: Inputs, sequences: Sequences | None = None) -> Tensor:
         """Inputs of B rows -> (B, R), in units of the reward after its strength."""
-        features = self.critic_body(inputs)
-        return functional.linear(features, self.value_head.weight, self.value_head.bias)
+        return self.values_of(self.critic_body(inputs), sequences)
 
     def values_in_pieces(self, inputs: Inputs) -> Tensor:
-        """Gives `values` of any number of rows.
+        """Gives `values` of any number of rows, without memory.
 
         The layers of a whole rollout at once would be most of the process's memory.
         """
         pieces = in_pieces(inputs, self.critic_body.rows_at_once)
         return torch.cat([self.values(piece) for piece in pieces])
 
-    def _features_and_values(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def critic_features(self, inputs: Inputs) -> Tensor:
+        """Gives what the critic's body makes of any number of rows, for `values_of`."""
+        pieces = in_pieces(inputs, self.critic_body.rows_at_once)
+        return torch.cat([self.critic_body(piece) for piece in pieces])
+
+    def values_of(self, features: Tensor, sequences: Sequences | None = None) -> Tensor:
+        """Gives values of what the critic's body has read.
+
+        Args:
+            features: (B, body's features).
+            sequences: what the B rows consist of; only with memory.
+
+        Returns:
+            (B, R).
+        """
+        if self.critic_memory is not None:
+            assert sequences is not None, "a critic with memory reads sequences"
+            carried = sequences.memory[:, -self.memory_size :]
+            features = self.critic_memory.unroll(features, sequences, carried)
+        return functional.linear(features, self.value_head.weight, self.value_head.bias)
+
+    def _features_and_values(
+        self, inputs: Inputs, sequences: Sequences | None
+    ) -> tuple[Tensor, Tensor]:
         """Inputs of B rows -> (B, H), (B, R); a shared body runs once."""
         features = self.actor_body(inputs)
+        if self.actor_memory is not None:
+            assert sequences is not None, "a policy with memory reads sequences"
+            carried = sequences.memory[:, : self.memory_size]
+            features = self.actor_memory.unroll(features, sequences, carried)
         if self.critic_body is not self.actor_body:
-            return features, self.values(inputs)
+            return features, self.values(inputs, sequences)
         return features, functional.linear(features, self.value_head.weight, self.value_head.bias)
+
+    def _remember(self, inputs: Inputs, features: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """One decision's step of both LSTMs; (B, body's), (B, W) -> (B, H), (B, W)."""
+        assert self.actor_memory is not None
+        assert self.critic_memory is not None
+        size = self.memory_size
+        features, carried = self.actor_memory.step(features, memory[:, :size])
+        if self.critic_memory is self.actor_memory:
+            return features, carried
+        _, of_critic = self.critic_memory.step(self.critic_body(inputs), memory[:, size:])
+        return features, torch.cat([carried, of_critic], dim=1)
 
     def _mean(self, features: Tensor) -> Tensor:
         return functional.linear(features, self.mean_head.weight, self.mean_head.bias)
@@ -159,6 +212,7 @@ class ActorCritic(nn.Module):
         mask: Tensor | None,
         generator: torch.Generator,
         deterministic: bool = False,
+        memory: Tensor | None = None,
     ) -> Action:
         """Chooses an action for each row; the mean and the likeliest branch if `deterministic`.
 
@@ -167,8 +221,12 @@ class ActorCritic(nn.Module):
             mask: (B, L) bool, True = allowed, or None.
             generator: the only source of chance.
             deterministic: choose instead of draw.
+            memory: (B, W) what the agents carry, 0 at first; only with memory.
         """
         features = self.actor_body(inputs)
+        if self.actor_memory is not None:
+            assert memory is not None, "a policy with memory acts on what its agents carry"
+            features, memory = self._remember(inputs, features, memory)
         num_rows = len(features)
         continuous = features.new_zeros((num_rows, self.continuous_size))
         discrete = torch.zeros(
@@ -191,10 +249,15 @@ class ActorCritic(nn.Module):
                 discrete = sample_categorical(branches, generator)
             log_probs.append(categorical_log_probs(branches, discrete))
         joined = log_probs[0] if len(log_probs) == 1 else torch.cat(log_probs, dim=1)
-        return Action(continuous, discrete, joined)
+        return Action(continuous, discrete, joined, memory)
 
     def evaluate(
-        self, inputs: Inputs, mask: Tensor | None, continuous: Tensor, discrete: Tensor
+        self,
+        inputs: Inputs,
+        mask: Tensor | None,
+        continuous: Tensor,
+        discrete: Tensor,
+        sequences: Sequences | None = None,
     ) -> Evaluation:
         """Gives log-probabilities, entropies and values of B past actions, with gradients.
 
@@ -203,8 +266,9 @@ class ActorCritic(nn.Module):
             mask: (B, L) bool, True = allowed, or None.
             continuous: (B, C), as drawn.
             discrete: (B, K) int64.
+            sequences: what the B rows consist of; only with memory.
         """
-        features, values = self._features_and_values(inputs)
+        features, values = self._features_and_values(inputs, sequences)
         log_probs, entropies = [], []
         if self.continuous_size:
             mean = self._mean(features)

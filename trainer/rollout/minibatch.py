@@ -6,13 +6,15 @@ signals.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from trainer.nn.memory import Sequences
 from trainer.nn.sensors import Inputs
+from trainer.rollout.sequences import shuffled_sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +29,42 @@ class Minibatch:
     advantages: Tensor  # (B,) or (B, 1), to go with `old_log_probs`
     returns: Tensor  # (B, R)
     action_mask: Tensor | None = None  # (B, L) bool
+    sequences: Sequences | None = None  # of a policy with memory: all B rows, in order
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Minibatch]:
         """Gives minibatches of exactly `batch_size` rows in a new order, for one epoch.
 
         Rows that would not fill the last minibatch sit this epoch out; fewer rows than one
         minibatch make one of their own. One gather for a whole epoch and views into it are cheaper
-        than a gather per minibatch.
+        than a gather per minibatch. With memory, whole sequences change places instead of rows.
         """
-        rows = len(self.old_log_probs)
-        size = min(batch_size, rows)
-        order = torch.randperm(rows, generator=generator)[: rows - rows % size]
+        parts: Iterable[tuple[slice, Sequences | None]]
+        if self.sequences is None:
+            order, parts = shuffled_rows(len(self.old_log_probs), batch_size, generator)
+        else:
+            order, parts = shuffled_sequences(self.sequences, batch_size, generator)
         order = order.to(self.old_log_probs.device)
         inputs = [_Shuffled(column, order) for column in self.inputs]
         columns = {
             field.name: column[order]
             for field in fields(self)
-            if field.name != "inputs" and (column := getattr(self, field.name)) is not None
+            if isinstance(column := getattr(self, field.name), Tensor)
         }
-        for start in range(0, len(order), size):
-            part = slice(start, start + size)
+        for part, sequences in parts:
             yield Minibatch(
                 inputs=tuple(column[part] for column in inputs),
+                sequences=sequences,
                 **{name: column[part] for name, column in columns.items()},
             )
+
+
+def shuffled_rows(
+    num_rows: int, batch_size: int, generator: torch.Generator
+) -> tuple[Tensor, Iterator[tuple[slice, None]]]:
+    """Puts rows in a new order, and says which part of that order each minibatch is."""
+    size = min(batch_size, num_rows)
+    order = torch.randperm(num_rows, generator=generator)[: num_rows - num_rows % size]
+    return order, ((slice(start, start + size), None) for start in range(0, len(order), size))
 
 
 class _Shuffled:

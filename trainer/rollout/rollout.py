@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.nn.memory import Sequences
+
 
 def require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     """Raises ValueError, naming the tensor, unless it has exactly this shape."""
@@ -41,6 +43,7 @@ class Rollout:
     segment_starts: Tensor  # (S + 1,) int64, first 0, last B
     bootstrap_obs: tuple[Tensor, ...]  # each (S, *shape), what follows each segment
     terminated: Tensor  # (S,) bool, nothing follows
+    sequences: Sequences | None = None  # of a policy with memory; segments consist of them
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.nn.memory import Sequences
 from trainer.rollout.rollout import Rollout
+from trainer.rollout.sequences import cut_sequences
 from trainer.rollout.steplog import (
     CONTINUED,
     NO_ROW,
@@ -51,13 +53,16 @@ def order_segments(log: StepLog, time_horizon: int) -> SegmentOrder:
     return SegmentOrder(rows, starts)
 
 
-def take(log: StepLog, time_horizon: int, device: torch.device) -> tuple[Rollout, Tensor]:
+def take(
+    log: StepLog, time_horizon: int, device: torch.device, sequence_length: int | None = None
+) -> tuple[Rollout, Tensor]:
     """Takes all complete rows out of the log, as one rollout on `device`.
 
     Args:
         log: at least one complete row; afterwards it holds only rows that are still open.
         time_horizon: longest segment, in decisions.
         device: where the rollout is to lie.
+        sequence_length: longest sequence, in decisions; None of a policy without memory.
 
     Returns:
         The rollout, its rewards still empty, and the simulators' rewards (B,).
@@ -69,6 +74,11 @@ def take(log: StepLog, time_horizon: int, device: torch.device) -> tuple[Rollout
         return log.tensors[name][rows].to(device)
 
     last_rows = order.rows[order.starts[1:] - 1]  # (S,)
+    sequences = None
+    if sequence_length is not None:
+        first = cut_sequences(order.starts, sequence_length)  # (Q + 1,)
+        memory = log.tensors["memory"][rows[torch.from_numpy(first[:-1])]].to(device)
+        sequences = Sequences(torch.from_numpy(first), memory, sequence_length)
     reward = gather("reward")
     rollout = Rollout(
         obs=tuple(sensor[rows].to(device) for sensor in log.obs_tensors),
@@ -80,6 +90,7 @@ def take(log: StepLog, time_horizon: int, device: torch.device) -> tuple[Rollout
         segment_starts=torch.from_numpy(order.starts).to(device),
         bootstrap_obs=tuple(obs.to(device) for obs in _following_obs(log, last_rows)),
         terminated=torch.from_numpy(log.columns["status"][last_rows] == TERMINATED).to(device),
+        sequences=sequences,
     )
     log.keep_open_rows()
     return rollout, reward

@@ -1,7 +1,7 @@
 """The step log: one row per decision, appended in arrival order, written once.
 
 Letters: N agents in one batch, C continuous action size, K discrete branches,
-L sum of branch sizes.
+L sum of branch sizes, W memory width.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class StepLog:
     The columns are numpy arrays that share their memory with torch tensors (`tensors`).
     """
 
-    def __init__(self, spec: BehaviorSpec, capacity: int) -> None:
+    def __init__(self, spec: BehaviorSpec, capacity: int, memory_width: int = 0) -> None:
+        """Makes room for `capacity` rows; an agent with memory carries `memory_width` numbers."""
         sensors = spec.observation_specs
         self._num_sensors = len(sensors)
         action_spec = spec.action_spec
@@ -53,6 +54,8 @@ class StepLog:
         }
         if branches:
             self._widths["action_mask"] = ((sum_of_branches(spec),), np.bool_)
+        if memory_width:
+            self._widths["memory"] = ((memory_width,), np.float32)  # before the decision
         self.columns: dict[str, NDArray[Any]] = {}
         self.tensors: dict[str, torch.Tensor] = {}
         self._resize(capacity)

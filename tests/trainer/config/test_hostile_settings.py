@@ -122,9 +122,17 @@ HOSTILE: dict[str, str] = {
     "even checkpoints without an end": (
         "behaviors: {A: {even_checkpoints: true, keep_checkpoints: 0}}\n"
     ),
+    "odd memory": "behaviors: {A: {network_settings: {memory: {memory_size: 127}}}}\n",
+    "no memory": "behaviors: {A: {network_settings: {memory: {memory_size: 0}}}}\n",
+    "memory is a switch": "behaviors: {A: {network_settings: {memory: true}}}\n",
+    "sequence longer than the batch": """
+        behaviors:
+          A:
+            trainer_type: ppo
+            hyperparameters: {batch_size: 32, buffer_size: 320}
+            network_settings: {memory: {sequence_length: 33}}
+        """,
     # later
-    "memory": "behaviors: {A: {network_settings: {memory: {memory_size: 128}}}}\n",
-    "memory with defaults": "behaviors: {A: {network_settings: {memory: {}}}}\n",
     "curiosity": "behaviors: {A: {reward_signals: {extrinsic: {}, curiosity: {strength: 0.02}}}}\n",
     "gail": "behaviors: {A: {reward_signals: {gail: {demo_path: a.demo}}}}\n",
     "rnd": "behaviors: {A: {reward_signals: {rnd: {strength: 0.01}}}}\n",
@@ -168,7 +176,7 @@ HOSTILE: dict[str, str] = {
         behaviors: {A: {}}
         parameter_randomization: {mass: {sampler-type: uniform, min_value: 1}}
         """,
-    "old memory keys": "behaviors: {A: {use_recurrent: true, sequence_length: 64}}\n",
+    "old memory keys": "behaviors: {A: {use_recurrent: true, sequence_length: 4, memory_size: 8}}",
     # many at once, in the order of the file
     "many problems": """
         env_settings: {num_envs: zero}

@@ -13,7 +13,7 @@ from trainer.config.document import parse_document
 from trainer.config.errors import ConfigError
 from trainer.config.flags import parse_train
 from trainer.config.load import load_run, resolve
-from trainer.config.settings import BehaviorSettings, RunSettings
+from trainer.config.settings import BehaviorSettings, MemorySettings, RunSettings
 from trainer.config.write import dump
 
 Write = Callable[[str], Path]
@@ -379,6 +379,29 @@ def test_editor_is_waited_for_where_it_dials_unless_a_port_was_chosen(
 
 
 @pytest.mark.parametrize(
+    ("default", "own", "expected"),
+    [
+        ("null", "{}", MemorySettings(memory_size=128, sequence_length=64)),
+        ("null", "null", None),
+        ("{memory_size: 16}", "null", None),
+        (
+            "{memory_size: 16}",
+            '{sequence_length: "8"}',
+            MemorySettings(memory_size=16, sequence_length=8),
+        ),
+    ],
+)
+def test_memory_is_on_where_it_is_a_mapping_and_off_where_it_is_null(
+    default: str, own: str, expected: MemorySettings | None
+) -> None:
+    settings = load_text(
+        f"default_settings: {{network_settings: {{memory: {default}}}}}\n"
+        f"behaviors: {{A: {{network_settings: {{memory: {own}}}}}}}"
+    )
+    assert settings.behaviors["A"].network_settings.memory == expected
+
+
+@pytest.mark.parametrize(
     ("network", "is_told"),
     [("{hidden_units: 64}", True), ("{hidden_units: 128, memory: null}", False), ("{}", False)],
 )
@@ -442,6 +465,13 @@ def test_resume_wins_over_force_and_says_so(write: Write, caplog: pytest.LogCapt
 def test_written_settings_load_again_with_every_section_used() -> None:
     settings = load_text(PRECEDENCE + "environment_parameters: {mass: 2}\nreproducible: true\n")
     assert load_text(dump(settings)) == settings
+
+
+def test_written_memory_loads_again() -> None:
+    settings = load_text("behaviors: {A: {network_settings: {memory: {memory_size: 6}}}}")
+    assert load_text(dump(settings)).behaviors["A"].network_settings.memory == MemorySettings(
+        memory_size=6
+    )
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
