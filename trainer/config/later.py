@@ -72,4 +72,3 @@ FOREIGN_KEYS: Mapping[str, str] = {
 }
 
 CURRICULUM = Later("a curriculum", "Give one number, such as that of the last lesson")
-SAMPLER = Later("a sampled parameter", "Give one number, such as the middle of its range")

@@ -68,6 +68,15 @@ def one_of(words: Iterable[str]) -> str:
     return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
 
 
+def unknown_word(what: str, word: str, path: KeyPath, known: Iterable[str]) -> str:
+    """Says that a name is not known, and which are."""
+    listed = sorted(known)
+    close = nearest(word, listed)
+    advice = f"Did you mean {close!r}?" if close else f"Expected {one_of(listed)}."
+    place = f"under {dotted(path)}" if path else "at the top level"
+    return f"unknown {what} {word!r} {place}. {advice}"
+
+
 @cache
 def program() -> str:
     """Gives this program's name and version, as messages quote it."""

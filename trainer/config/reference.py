@@ -16,10 +16,10 @@ from trainer.config.later import (
     LATER_KEYS,
     LATER_SIGNALS,
     LATER_TRAINERS,
-    SAMPLER,
 )
 from trainer.config.model import Settings
 from trainer.config.problems import one_of
+from trainer.config.samplers import SAMPLERS
 from trainer.config.schema import choices, holds, is_mapping, read_by, walk
 from trainer.config.settings import BehaviorSettings
 
@@ -42,6 +42,12 @@ Numbers may be written as `64`, `64.0`, `5e5` or `"3e-4"`; 3.9 is no whole numbe
 another one stops the run.
 """
 
+SAMPLED = """## `environment_parameters.<name>`
+
+A number, or a mapping of `sampler_type` and `sampler_parameters`; Unity then draws the parameter
+anew for every episode. ML-Agents' own form, a `curriculum` of one lesson, is read too.
+"""
+
 FLAGS = """## Flags
 
 Those of `mlagents-learn`, and `--reproducible`. A flag that was typed wins over the file, also when
@@ -61,6 +67,14 @@ def pages() -> Iterator[str]:
         yield f"## {title}\n\n{first_paragraph(model)}\n"
         yield table(
             ("Key", "Allowed", "Default", "Meaning"),
+            [row(key, field) for key, field in model.model_fields.items()],
+        )
+    yield SAMPLED
+    for kind, sampler in SAMPLERS.items():
+        model = type(sampler().sampler_parameters)
+        yield f"### `sampler_type: {kind}`\n\n{first_paragraph(model)}\n"
+        yield table(
+            ("Key of sampler_parameters", "Allowed", "Default", "Meaning"),
             [row(key, field) for key, field in model.model_fields.items()],
         )
     yield "## Not there yet\n\nThese keys of ML-Agents stop with a message that says so.\n"
@@ -91,7 +105,7 @@ def allowed(field: FieldInfo) -> str:
         return one_of(f"`{word}`" for word in words)
     if reader := read_by(field):
         return reader[0].expected(reader[1]).removeprefix("a ")
-    return "mapping name → number" if is_mapping(field) else "any"
+    return "mapping name → number or sampler" if is_mapping(field) else "any"
 
 
 def default(field: FieldInfo) -> str:
@@ -126,11 +140,6 @@ def later_rows() -> Iterator[tuple[str, ...]]:
     for name, later in LATER_TRAINERS.items():
         yield f"`{behaviors}.trainer_type: {name}`", later.feature, later.instead
     yield "`environment_parameters.<name>.curriculum`", CURRICULUM.feature, CURRICULUM.instead
-    yield (
-        "`environment_parameters.<name>.sampler_type`",
-        f"{SAMPLER.feature} (all but constant)",
-        SAMPLER.instead,
-    )
 
 
 def flag_row(flag: Flag) -> tuple[str, ...]:

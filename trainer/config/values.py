@@ -20,6 +20,10 @@ from trainer.config.problems import show
 WRONG_VALUE = "wrong_value"
 CONTRADICTION = "contradiction"
 
+# The protocol's numbers: what does not fit cannot be told to a simulator.
+LARGEST_INT32 = 2**31 - 1
+LARGEST_FLOAT32 = 3.4028234663852886e38
+
 T = TypeVar("T")
 
 
@@ -66,9 +70,9 @@ class Range(Reader):
         """Says in words which numbers are allowed."""
         noun = "a whole number" if target is int else "a number"
         if self.at_least is not None and self.at_most is not None:
-            return f"{noun} from {self.at_least:g} to {self.at_most:g}"
+            return f"{noun} from {plain(self.at_least)} to {plain(self.at_most)}"
         bounds = [
-            f"{word} {bound:g}"
+            f"{word} {plain(bound)}"
             for word, bound in (
                 ("above", self.above),
                 ("of at least", self.at_least),
@@ -94,6 +98,11 @@ class Range(Reader):
         if number is None or not self.holds(number):
             raise wrong(value, self.expected(target))
         return number
+
+
+def plain(bound: float) -> str:
+    """Writes a bound; whole numbers with all their digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def whole_number(value: object) -> int | None:
@@ -214,6 +223,9 @@ def is_plain(value: object) -> bool:
 
 
 Count = Annotated[int, Range(at_least=1)]
+WireCount = Annotated[int, Range(at_least=1, at_most=LARGEST_INT32)]
+WireLimit = Annotated[int, Range(at_least=-1, at_most=LARGEST_INT32)]
+WireSize = Annotated[int, Range(at_least=0, at_most=LARGEST_INT32)]
 Positive = Annotated[float, Range(above=0)]
 Share = Annotated[float, Range(at_least=0, at_most=1)]
 Flag = Annotated[bool, YesNo()]

@@ -133,11 +133,6 @@ HOSTILE: dict[str, str] = {
     "threaded": "behaviors: {A: {threaded: true}}\n",
     "sac": "behaviors: {A: {trainer_type: sac, hyperparameters: {tau: 0.005}}}\n",
     "poca": "behaviors: {A: {trainer_type: poca, hyperparameters: {beta: 0.01}}}\n",
-    "sampler": """
-        behaviors: {A: {}}
-        environment_parameters:
-          mass: {sampler_type: uniform, sampler_parameters: {min_value: 1, max_value: 2}}
-        """,
     "unknown sampler": """
         behaviors: {A: {}}
         environment_parameters: {mass: {sampler_type: beta, sampler_parameters: {}}}
