@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("trainer.cli.train", "train the behaviours of a simulator (the default)"),
     "check": Verb("trainer.cli.check", "say whether a settings file can be used"),
+    "upgrade": Verb("trainer.cli.upgrade", "write a settings file of an older ML-Agents anew"),
     "export": Verb("trainer.cli.export", "write a run's policies as ONNX, for Unity"),
     "eval": Verb("trainer.cli.evaluate", "let a run's policies act, and report returns or a video"),
 }

@@ -47,6 +47,7 @@ class Document:
     """One parsed file: `values` for the program, places and spelling for messages."""
 
     path: Path
+    text: str = ""
     root: yaml.Node | None = None
     values: object = None
     problems: list[Problem] = field(default_factory=list)
@@ -140,7 +141,7 @@ def parse_document(path: Path, text: str) -> Document:
         loader = Loader(text)
         try:
             root = loader.get_single_node()
-            document = Document(path, root)
+            document = Document(path, text, root)
             if root is not None:
                 document.values = Builder(loader, document).build(root, ())
         finally:
@@ -150,6 +151,18 @@ def parse_document(path: Path, text: str) -> Document:
     if document.values is None:
         raise ConfigError(f"{path}: is empty; expected settings, at least `behaviors:`.")
     return document
+
+
+def rebuilt(document: Document, root: yaml.Node) -> Document:
+    """Gives a document with other nodes, which keep their places in the file."""
+    made = Document(document.path, document.text, root)
+    loader = Loader("")
+    try:
+        made.values = Builder(loader, made).build(root, ())
+    finally:
+        loader.dispose()
+    made.problems = []
+    return made
 
 
 def refuse_deep_nesting(path: Path, text: str) -> None:

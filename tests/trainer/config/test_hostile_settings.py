@@ -155,14 +155,19 @@ HOSTILE: dict[str, str] = {
     "ML-Agents 0.16": """
         default:
           trainer: ppo
-          batch_size: 1024
+          batch_size: many
         Walker:
-          max_steps: 2e6
+          max_stepz: 2e6
         """,
     "ML-Agents 0.18": """
         behaviors: {A: {}}
-        parameter_randomization: {mass: {sampler-type: uniform, min_value: 1}}
+        parameter_randomization: {mass: {sampler-type: uniform, min_value: 2}}
         """,
+    "ML-Agents 0.18 with a curriculum": """
+        behaviors: {A: {}}
+        curriculum: {A: {thresholds: [1], parameters: {height: [1, 2]}}}
+        """,
+    "behaviours without the line above": "Walker:\n  trainer_type: ppo\n",
     "old memory keys": "behaviors: {A: {use_recurrent: true, sequence_length: 64}}\n",
     # many at once, in the order of the file
     "many problems": """
