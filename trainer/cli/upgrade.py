@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from trainer.config.dialect import upgraded
 from trainer.config.document import Document, parse_document, read_document
-from trainer.config.emit import emit
 from trainer.config.errors import ConfigError, UserError
 from trainer.config.load import resolve
+from trainer.config.upgrade.dialect import upgraded
+from trainer.config.upgrade.emit import emit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

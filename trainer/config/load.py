@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.behavior_settings import BehaviorSettings
 from trainer.config.clean import Cleaner
-from trainer.config.dialect import Upgrade, unsheltered, upgraded
 from trainer.config.document import Document, read_document
-from trainer.config.emit import emit
 from trainer.config.errors import ConfigError
 from trainer.config.explain import settle
 from trainer.config.flags import ALL_NETWORKS, TOP_LEVEL, flag_of
 from trainer.config.problems import KeyPath, Problem, dotted
 from trainer.config.settings import EDITOR_PORT, CheckpointSettings, RunSettings
+from trainer.config.upgrade.dialect import Upgrade, unsheltered, upgraded
+from trainer.config.upgrade.emit import emit
 
 if TYPE_CHECKING:
     import yaml

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import yaml
 
-from trainer.config.nodes import (
+from trainer.config.upgrade.nodes import (
     Entries,
     Entry,
     entries,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import yaml
 
-from trainer.config.comments import Comment, Comments, find_comments
 from trainer.config.document import Document, parse_document
 from trainer.config.errors import ConfigError
-from trainer.config.nodes import MadeKey, entries, is_mapping
+from trainer.config.upgrade.comments import Comment, Comments, find_comments
+from trainer.config.upgrade.nodes import MadeKey, entries, is_mapping
 
 
 def emit(document: Document, original: yaml.Node) -> tuple[str, list[Comment]]:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from trainer.config.dialect_parameters import lessons_unwrapped, parameters_upgraded
 from trainer.config.document import Document, Place, rebuilt
-from trainer.config.nodes import (
+from trainer.config.problems import Problem, dotted
+from trainer.config.settings import RunSettings
+from trainer.config.upgrade.nodes import (
     Entries,
     Entry,
     entries,
@@ -29,8 +30,7 @@ from trainer.config.nodes import (
     scalar,
     without_lines,
 )
-from trainer.config.problems import Problem, dotted
-from trainer.config.settings import RunSettings
+from trainer.config.upgrade.parameters import lessons_unwrapped, parameters_upgraded
 
 HYPERPARAMETERS = (
     "batch_size",
@@ -145,7 +145,8 @@ def behaviors_gathered(given: Entries, note: Note) -> Entries:
     if default is not None and is_mapping(default[1]):
         key = named(default[0], "default_settings")
         above["default_settings"] = (key, nested(default[1], {}, note))
-    behaviors = []
+    behaviors: list[Entry] = []
+    key: yaml.Node
     for name, (key, value) in given.items():
         if name == "default" and shared:
             continue

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config.dialect import upgraded
 from trainer.config.document import parse_document
-from trainer.config.emit import emit
 from trainer.config.errors import ConfigError
 from trainer.config.load import resolve
 from trainer.config.settings import RunSettings
+from trainer.config.upgrade.dialect import upgraded
+from trainer.config.upgrade.emit import emit
 
 FLAT = """
 # Settings of 2019. Ask Ada.
