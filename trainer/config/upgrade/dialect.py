@@ -143,14 +143,13 @@ def behaviors_gathered(given: Entries, note: Note) -> Entries:
     default = given.get("default")
     shared = entries(default[1]) if default is not None and is_mapping(default[1]) else {}
     if default is not None and is_mapping(default[1]):
-        key = named(default[0], "default_settings")
-        above["default_settings"] = (key, nested(default[1], {}, note))
+        label = named(default[0], "default_settings")
+        above["default_settings"] = (label, nested(default[1], {}, note))
     behaviors: list[Entry] = []
-    key: yaml.Node
-    for name, (key, value) in given.items():
+    for name, entry in given.items():
         if name == "default" and shared:
             continue
-        value = followed(name, value, given, note)
+        key, value = entry[0], followed(name, entry[1], given, note)
         if is_mapping(value):
             value = nested(value, shared, note)
             signals_kept(name, value, shared, note)
