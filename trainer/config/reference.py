@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trainer.config.clean import SIGNALS
-from trainer.config.flags import ALL_FLAGS, ALL_NETWORKS, RETIRED, Flag
+from trainer.config.flags import ALL_FLAGS, ALL_NETWORKS, GONE, RETIRED, Flag
 from trainer.config.later import (
     CURRICULUM,
     LATER_KEYS,
@@ -55,6 +55,21 @@ Those of `mlagents-learn`, and `--reproducible`. A flag that was typed wins over
 its value is the default.
 """
 
+EXIT_CODES = """## Exit codes
+
+| Code | Meaning | `mlagents-learn` |
+| --- | --- | --- |
+| 0 | finished, or Stop was pressed in the Editor | 0 |
+| 1 | a defect of this program, with a trace; `ppo-train doctor`: something is missing | 1 |
+| 2 | a mistake in the settings, the command line or the scene, which the message explains | 1 |
+| 3 | no simulator is left; everything learnt is saved | 1 |
+| 130 | Ctrl-C; saved and exported, ready for `--resume` | 0 |
+| 143 | SIGTERM; the same | killed, nothing is saved |
+
+`mlagents-learn` is a name for `ppo-train train` where `ppo-train install-alias` has put it; with
+ML-Agents in the same Python it stays ML-Agents' own.
+"""
+
 
 def pages() -> Iterator[str]:
     """Yields the paragraphs and tables of the document."""
@@ -82,7 +97,9 @@ def pages() -> Iterator[str]:
     yield table(("Key", "What it asks for", "What to do"), list(later_rows()))
     yield FLAGS
     yield table(("Flag", "Sets", "Meaning"), [flag_row(flag) for flag in ALL_FLAGS])
-    yield table(("Retired flag", "What happens"), [(f"`{k}`", v) for k, v in RETIRED.items()])
+    retired = [*RETIRED.items(), *((flag, GONE[flag].format(flag)) for flag in GONE)]
+    yield table(("Retired flag", "What happens"), [(f"`{k}`", v) for k, v in retired])
+    yield EXIT_CODES
 
 
 def first_paragraph(model: type[Settings]) -> str:
