@@ -1,7 +1,7 @@
 """Installs the command `mlagents-learn` beside `ppo-train`, where ML-Agents is not installed.
 
-Scripts that start `mlagents-learn` then start this program. The name stays ML-Agents' own: nothing is
-written while its package is here, or over a file of somebody else's.
+Scripts that start `mlagents-learn` then start this program. The name stays ML-Agents' own: nothing
+is written while its package is here, or over a file of somebody else's.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_name_is_ml_agents_own_while_it_is_installed(
     monkeypatch.setattr(
         install_alias, "version", lambda name: "1.1.0" if name == "mlagents" else real(name)
     )
-    monkeypatch.setattr(install_alias.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     assert main(["install-alias"]) == 2
     assert "mlagents 1.1.0 is installed in" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
