@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,13 @@ class Intervals(Reader):
         if not read or len(read) < len(pairs):
             raise wrong(value, self.expected(target))
         return tuple(read)
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a list of pairs."""
+        del target
+        number = {"type": "number", "minimum": -LARGEST_FLOAT32, "maximum": LARGEST_FLOAT32}
+        pair = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
+        return {"type": "array", "items": pair, "minItems": 1}
 
     def _pair(self, item: object) -> tuple[float, float] | None:
         if not isinstance(item, list | tuple) or len(item) != 2:
@@ -165,6 +172,8 @@ SAMPLERS: Mapping[str, type[SamplerSettings]] = {
 class ParameterValue(Reader):
     """A number, or a sampler that has been read already."""
 
+    _range = Range(at_least=-LARGEST_FLOAT32, at_most=LARGEST_FLOAT32)
+
     def expected(self, target: type) -> str:
         """Says what may stand behind the name."""
         del target
@@ -176,7 +185,11 @@ class ParameterValue(Reader):
             return value
         if finite_number(value) is None:
             raise wrong(value, self.expected(target))
-        return Range(at_least=-LARGEST_FLOAT32, at_most=LARGEST_FLOAT32).read(value, float)
+        return self._range.read(value, float)
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives the number; samplers have schemas of their own."""
+        return self._range.schema(target)
 
 
 def derived_seed(parameter: Parameter, run_seed: int, num_before: int) -> int | None:

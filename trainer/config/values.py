@@ -50,6 +50,10 @@ class Reader:
         """Gives the value as `target`, or raises."""
         raise NotImplementedError
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives what is allowed as JSON Schema."""
+        raise NotImplementedError
+
     def __get_pydantic_core_schema__(
         self, source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
@@ -82,6 +86,17 @@ class Range(Reader):
             if bound is not None
         ]
         return f"{noun} {' and '.join(bounds)}".rstrip()
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives type and bounds."""
+        bounds = {
+            "exclusiveMinimum": self.above,
+            "minimum": self.at_least,
+            "exclusiveMaximum": self.below,
+            "maximum": self.at_most,
+        }
+        given = {word: bound for word, bound in bounds.items() if bound is not None}
+        return {"type": "integer" if target is int else "number", **given}
 
     def holds(self, number: float) -> bool:
         """Tells whether a number lies within the bounds."""
@@ -150,6 +165,11 @@ class YesNo(Reader):
             raise wrong(value, self.expected(target))
         return word == "true"
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a yes or no."""
+        del target
+        return {"type": "boolean"}
+
 
 @dataclass(frozen=True)
 class Text(Reader):
@@ -174,6 +194,11 @@ class Text(Reader):
             raise wrong(value, self.expected(target))
         return value
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a text; what YAML takes for a number, such as a run's id, is one too."""
+        del target
+        return {"type": ["string", "number"], "minLength": 1}
+
 
 @dataclass(frozen=True)
 class Texts(Reader):
@@ -192,6 +217,11 @@ class Texts(Reader):
             raise wrong(value, self.expected(target))
         return tuple(value)
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a list."""
+        del target
+        return {"type": "array", "items": {"type": ["string", "number", "boolean"]}}
+
 
 @dataclass(frozen=True)
 class PlainData(Reader):
@@ -207,6 +237,11 @@ class PlainData(Reader):
         if not isinstance(value, dict) or not is_plain(value):
             raise wrong(value, self.expected(target))
         return value
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a mapping."""
+        del target
+        return {"type": "object"}
 
 
 def is_plain(value: object) -> bool:
