@@ -29,6 +29,7 @@ LAYERS = {
     "trainer.evaluation": 5,
     "trainer.simulators": 5,
     "trainer.scene": 5,
+    "trainer.doctor": 5,
     "trainer.reporter": 5,
     "trainer.stopping": 5,
     "trainer.behavior": 4,

@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("trainer.cli.train", "train the behaviours of a simulator (the default)"),
     "check": Verb("trainer.cli.check", "say whether a settings file can be used"),
+    "doctor": Verb("trainer.cli.doctor", "say whether runs can start on this machine"),
     "schema": Verb("trainer.cli.schema", "print the settings' JSON Schema, for editors"),
     "upgrade": Verb("trainer.cli.upgrade", "write a settings file of an older ML-Agents anew"),
     "install-alias": Verb("trainer.cli.install_alias", "install mlagents-learn as another name"),
