@@ -134,7 +134,7 @@ class Cleaner:
         elif model is BehaviorSettings and not (name.strip() and is_folder_name(name)):
             self.refuse(
                 where,
-                f"behaviour name {name!r} cannot name a folder; expected no '..' or '/' first.",
+                f"behaviour name {show(name)} cannot name a folder; expected no '..' or '/' first.",
             )
         elif model is BehaviorSettings and name in BehaviorSettings.model_fields:
             self.refuse(
@@ -182,10 +182,10 @@ def unknown_key(key: str, model: type[Settings], path: KeyPath) -> str:
     """Says that a key is not known here, and where it belongs or what it may have meant."""
     place = f"under {dotted(path)}" if path else "at the top level"
     if key in FOREIGN_KEYS:
-        return f"unknown key {key!r} {place}. {FOREIGN_KEYS[key]}."
+        return f"unknown key {show(key)} {place}. {FOREIGN_KEYS[key]}."
     known = [*model.model_fields, *LATER_KEYS.get(model, {})]
     for home in homes(key):
-        return f"unknown key {key!r} {place}. It belongs under {in_file(home, path)}."
+        return f"unknown key {show(key)} {place}. It belongs under {in_file(home, path)}."
     return unknown_word("key", key, path, known)
 
 

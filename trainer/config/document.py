@@ -17,6 +17,7 @@ import yaml
 
 from trainer.config.errors import ConfigError
 from trainer.config.problems import KeyPath, Problem, dotted, shorten
+from trainer.config.syntax import explain_syntax
 
 # The parser written in C is ten times faster; the other one reads the same files.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,6 +28,7 @@ MOST_VALUES = 100_000
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 STRING_TAG = "tag:yaml.org,2002:str"
 COLLECTION_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+BINARY_TAG = "tag:yaml.org,2002:binary"
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -217,6 +219,10 @@ class Builder:
 
     def scalar(self, node: yaml.ScalarNode) -> object:
         """Gives a number, text, yes/no or null."""
+        if node.tag == BINARY_TAG:
+            raise yaml.composer.ComposerError(
+                None, None, f"the tag {node.tag} is not known; expected none", node.start_mark
+            )
         is_quoted = bool(node.style)  # '' or None when it is not, by parser
         if not is_quoted and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
             number = float(node.value)
@@ -248,23 +254,3 @@ class Builder:
     def problem(self, path: KeyPath, text: str) -> None:
         """Notes a problem."""
         self.document.problems.append(Problem(path, f"{text}."))
-
-
-def explain_syntax(path: Path, text: str, error: yaml.YAMLError) -> str:
-    """Puts a parser's error into one line with its place."""
-    if isinstance(error, yaml.reader.ReaderError):
-        character = error.character if isinstance(error.character, str) else chr(error.character)
-        line = text[: max(0, text.find(character))].count("\n") + 1
-        return f"{path}:{line}: holds the character {character!r}, which YAML does not allow."
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:
-        return f"{path}: is not valid YAML: {shorten(str(error))}."
-    where = f"{path}:{mark.line + 1}:{mark.column + 1}"
-    lines = text.splitlines()
-    found = lines[mark.line] if mark.line < len(lines) else ""
-    if "\t" in found[: len(found) - len(found.lstrip())]:
-        return f"{where}: a tab indents this line; YAML allows only spaces. Replace it by spaces."
-    if "expected a single document" in str(getattr(error, "context", "")):
-        return f"{where}: a second document begins (`---`); expected one. Put it into its own file."
-    reasons = [getattr(error, "context", None), getattr(error, "problem", None)]
-    return f"{where}: is not valid YAML: {', '.join(reason for reason in reasons if reason)}."

@@ -234,8 +234,12 @@ class PlainData(Reader):
 
     def read(self, value: object, target: type) -> object:
         """Gives the mapping unchanged."""
-        if not isinstance(value, dict) or not is_plain(value):
+        if not isinstance(value, dict):
             raise wrong(value, self.expected(target))
+        for key, item in value.items():
+            if not is_plain(item):
+                inner = f"{self.expected(target)}; {key!r} holds {show(item)}, which is none"
+                raise wrong(value, inner)
         return value
 
     def schema(self, target: type) -> dict[str, Any]:

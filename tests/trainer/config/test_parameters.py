@@ -98,12 +98,12 @@ def test_written_samplers_load_again() -> None:
         ),
         (
             "{sampler_type: multirangeuniform, sampler_parameters: {intervals: [[1, 2, 3]]}}",
-            "2:84: environment_parameters.p.sampler_parameters.intervals is a list; expected a "
-            "list of [smallest, largest] pairs, such as [[0.5, 1], [2, 3]].",
+            "2:84: environment_parameters.p.sampler_parameters.intervals is [[1, 2, 3]]; expected "
+            "a list of [smallest, largest] pairs, such as [[0.5, 1], [2, 3]].",
         ),
         (
             "{sampler_type: multirangeuniform, sampler_parameters: {intervals: [[2, 1]]}}",
-            "2:84: environment_parameters.p.sampler_parameters.intervals is a list; expected a "
+            "2:84: environment_parameters.p.sampler_parameters.intervals is [[2, 1]]; expected a "
             "list of [smallest, largest] pairs, such as [[0.5, 1], [2, 3]].",
         ),
         (

@@ -1,8 +1,8 @@
 """Settings files in the shapes that users of ML-Agents have, one for each example scene and habit.
 
-Each loads, or stops with exactly the messages that name later features: messages.json, "unity". The
-files were written for this repository. `python tests/trainer/config/test_unity_corpus.py` writes the
-messages anew; read the diff.
+Each loads, or stops with exactly the messages that name later features: messages.json, "unity".
+The files were written for this repository. With tests/trainer/config on PYTHONPATH,
+`python tests/trainer/config/test_unity_corpus.py` writes the messages anew; read the diff.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from trainer.config.document import Document, Place, rebuilt
 from trainer.config.problems import Problem, dotted
 from trainer.config.settings import RunSettings
 from trainer.config.upgrade.nodes import (
+    NULL,
     Entries,
     Entry,
     entries,
@@ -153,7 +154,7 @@ def behaviors_gathered(given: Entries, note: Note) -> Entries:
         if is_mapping(value):
             value = nested(value, shared, note)
             signals_kept(name, value, shared, note)
-        elif value.tag == "tag:yaml.org,2002:null":
+        elif value.tag == NULL:
             value = mapping([], value)
         behaviors.append((key, value))
     first = behaviors[0][0] if behaviors else above["default_settings"][0]

@@ -12,6 +12,7 @@ Entries: TypeAlias = dict[str, Entry]
 
 TEXT = "tag:yaml.org,2002:str"
 MAPPING = "tag:yaml.org,2002:map"
+NULL = "tag:yaml.org,2002:null"
 SEQUENCE = "tag:yaml.org,2002:seq"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import yaml
 
 from trainer.config.upgrade.nodes import (
+    NULL,
     Entries,
     Entry,
     entries,
@@ -31,11 +32,17 @@ def parameters_upgraded(given: Entries, note: Note) -> Entries:
     randomized = kept.pop("parameter_randomization", None)
     curriculum = kept.pop("curriculum", None)
     first = next(entry for entry in (randomized, curriculum) if entry is not None)
+    for key, value in (entry for entry in (randomized, curriculum) if entry is not None):
+        if not is_mapping(value) and value.tag != NULL:
+            # Whoever reads today's format says what is wrong with it, in its own line.
+            return {**kept, "environment_parameters": (named(key, "environment_parameters"), value)}
     parameters: Entries = {}
     if curriculum is not None and is_mapping(curriculum[1]):
         for behavior, (key, value) in entries(curriculum[1]).items():
             if is_mapping(value):
                 parameters.update(lessons(behavior, key, entries(value), note))
+            else:
+                note(key, f"the curriculum of {behavior} is left out: it is no mapping")
     if randomized is not None and is_mapping(randomized[1]):
         for name, (key, value) in entries(randomized[1]).items():
             if name in ("resampling-interval", "resampling_interval"):
@@ -84,6 +91,8 @@ def lessons(behavior: str, key: yaml.Node, old: Entries, note: Note) -> Entries:
         return {}
     ends = old.get("thresholds")
     thresholds = ends[1].value if ends and isinstance(ends[1], yaml.SequenceNode) else []
+    if ends and not isinstance(ends[1], yaml.SequenceNode):
+        note(ends[0], f"thresholds of {behavior} is left out: it is no list")
     upgraded: Entries = {}
     for name, (parameter, values) in entries(given[1]).items():
         if not isinstance(values, yaml.SequenceNode):
