@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,22 @@ def test_scene_is_looked_at_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Pole?team=0: 1 agent of team 0" in done.stdout
     assert "discrete, branches of [2]" in done.stdout
+
+
+def test_editor_is_waited_for_on_its_port(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as probe:  # an Editor's port is chosen by its user, so 0 is none
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    path = settings(tmp_path, "behaviors: {1D: {}}\nenv_settings: {env_path: builds/A}\n")
+    editor = subprocess.Popen(
+        [sys.executable, "-m", "envs.testing.tiny", "--mlagents-port", str(port)], cwd=ROOT
+    )
+    try:
+        assert main(["check", str(path), "--editor", "--base-port", str(port)]) == 0
+    finally:
+        editor.wait(20)
+    said = capsys.readouterr().out
+    assert f"Press Play in the Unity Editor (port {port}) ..." in said
+    assert "1D?team=0: 1 agent of team 0" in said
