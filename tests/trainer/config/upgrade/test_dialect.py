@@ -265,6 +265,13 @@ def test_comments_that_lose_their_key_are_listed() -> None:
     assert lost == ["# where to", "# here"]
 
 
+def test_hash_in_quotes_is_no_comment() -> None:
+    text = "A:\n  trainer: ppo\n  init_path: 'it''s # here'  # the best\n"
+    new, lost, _ = upgrade_text(text)
+    assert new.splitlines()[-1] == "    init_path: 'it''s # here'  # the best"
+    assert lost == []
+
+
 def test_odd_texts_and_anchors_survive() -> None:
     text = """\
 A: &a
