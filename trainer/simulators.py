@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -98,3 +98,24 @@ def wire_form(parameter: Parameter, derived: int | None) -> float | Sampler:
             numbers = tuple(chain.from_iterable(ranges.intervals))
             return Sampler(seed, SamplerKind.MULTI_RANGE_UNIFORM, numbers)
     return parameter
+
+
+def parameter_lines(parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    """Yields ML-Agents' line for each parameter, which programs read; a lesson has its name."""
+    for name, parameter in parameters.items():
+        yield f"Parameter '{name}' is in lesson '{name}' and has value '{in_words(parameter)}'."
+
+
+def in_words(parameter: Parameter) -> str:
+    """Writes a parameter as ML-Agents does."""
+    match parameter:
+        case ConstantSampler(sampler_parameters=given):
+            return f"Float: value={given.value}"
+        case UniformSampler(sampler_parameters=uniform):
+            return f"Uniform sampler: min={uniform.min_value}, max={uniform.max_value}"
+        case GaussianSampler(sampler_parameters=gaussian):
+            return f"Gaussian sampler: mean={gaussian.mean}, stddev={gaussian.st_dev}"
+        case MultiRangeSampler(sampler_parameters=ranges):
+            intervals = [list(interval) for interval in ranges.intervals]
+            return f"MultiRangeUniform sampler: intervals={intervals}"
+    return f"Float: value={parameter}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import sysconfig
 from importlib.metadata import PackageNotFoundError, version
@@ -17,16 +18,13 @@ from trainer.config.errors import UserError
 
 NAME = "mlagents-learn"
 MARK = "Written by `ppo-train install-alias`; `ppo-train install-alias --remove` takes it away."
-POSIX = """#!{python}
+# -P: a folder `trainer` where the user stands is not ours.
+POSIX = """#!/bin/sh
 # {mark}
-import sys
-
-from trainer.cli.main import main
-
-sys.exit(main(["train", *sys.argv[1:]]))
+exec {python} -P -m trainer.cli.main train "$@"
 """
 WINDOWS = """@rem {mark}
-@"{python}" -m trainer.cli.main train %*
+@"{python}" -P -m trainer.cli.main train %*
 """
 
 
@@ -58,9 +56,12 @@ def install(folder: Path) -> Path:
     except PackageNotFoundError:
         pass
     require_ours(path)
-    template = WINDOWS if os.name == "nt" else POSIX
+    if os.name == "nt":
+        text = WINDOWS.format(python=sys.executable, mark=MARK)
+    else:
+        text = POSIX.format(python=shlex.quote(sys.executable), mark=MARK)
     try:
-        path.write_text(template.format(python=sys.executable, mark=MARK), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         path.chmod(0o755)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}. Use ppo-train.") from error

@@ -11,14 +11,14 @@ from trainer.cli import install_alias
 from trainer.cli.main import main
 from trainer.config.errors import UserError
 
-ROOT = Path(__file__).parents[3]
-
 
 def test_alias_starts_this_program_as_a_training_run(tmp_path: Path) -> None:
     path = install_alias.install(tmp_path)
     assert path.name == "mlagents-learn"
     # A file called like a verb is a file: mlagents-learn has no verbs.
-    done = subprocess.run([path, "check"], cwd=ROOT, capture_output=True, text=True)
+    (tmp_path / "trainer").mkdir()  # what lies around must not be taken for ours
+    (tmp_path / "trainer" / "__init__.py").write_text("raise RuntimeError")
+    done = subprocess.run([path, "check"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: check: no such file.")
     assert install_alias.install(tmp_path) == path  # again, after an update
