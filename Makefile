@@ -42,6 +42,7 @@ proto: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/python -m trainer.config.reference > docs/configuration.md
+	$(BIN)/ppo-train schema > configs/behaviors.schema.json
 
 $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppo-train needs Python 3.11 or newer; set PYTHON=")'

@@ -23,7 +23,13 @@ from envs.bridge.event_loop import EventLoop
 from envs.bridge.launcher import LaunchPlan
 from envs.bridge.server import Call, ConnectionLost
 from envs.bridge.session import Phase, SimulatorMessage
-from envs.bridge.side_channels import EngineConfiguration, StatsAggregation, StatsMessage
+from envs.bridge.side_channels import (
+    EngineConfiguration,
+    Sampler,
+    SamplerKind,
+    StatsAggregation,
+    StatsMessage,
+)
 from envs.bridge.simulator import EDITOR_PORT, Event, FleetPlan, ProcessEnded, Simulator, State
 from envs.errors import (
     BadDataError,
@@ -44,6 +50,8 @@ __all__ = [
     "Fleet",
     "FleetPlan",
     "LaunchPlan",
+    "Sampler",
+    "SamplerKind",
     "SimulatorLoss",
     "SimulatorMessage",
     "StatsAggregation",
@@ -241,12 +249,12 @@ class Fleet:
             if simulator.state is State.LOST:
                 continue
             simulator.discard()
-            simulator.seed = seed + simulator.number
+            simulator.seed = (seed + simulator.number) % 2**31
             simulator.announce(self._parameters)
             simulator.launch()
         return void
 
-    def set_environment_parameters(self, parameters: Mapping[str, float]) -> None:
+    def set_environment_parameters(self, parameters: Mapping[str, float | Sampler]) -> None:
         """Sends all environment parameters with the next answer to each simulator."""
         self._parameters = dict(parameters)
         for simulator in self._simulators:

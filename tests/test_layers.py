@@ -28,6 +28,8 @@ LAYERS = {
     "trainer.run_storage": 5,
     "trainer.evaluation": 5,
     "trainer.simulators": 5,
+    "trainer.scene": 5,
+    "trainer.doctor": 5,
     "trainer.reporter": 5,
     "trainer.stopping": 5,
     "trainer.behavior": 4,

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
-from envs.fleet import EngineConfiguration, FleetPlan
+from envs.fleet import EngineConfiguration, FleetPlan, Sampler, SamplerKind
 from envs.registry import resolve
+from trainer.config.samplers import (
+    ConstantSampler,
+    GaussianSampler,
+    MultiRangeSampler,
+    Parameter,
+    UniformSampler,
+    derived_seed,
+)
 from trainer.config.settings import EDITOR_PORT, RunSettings
 
 
@@ -50,7 +60,62 @@ def plan_fleet(
             target_frame_rate=engine.target_frame_rate,
             capture_frame_rate=engine.capture_frame_rate,
         ),
-        environment_parameters=dict(settings.environment_parameters),
+        environment_parameters=seeded_parameters(settings.environment_parameters, seed),
         logs_dir=logs_dir,
         lockstep=settings.reproducible,
     )
+
+
+def seeded_parameters(parameters: Mapping[str, Parameter], seed: int) -> dict[str, float | Sampler]:
+    """Gives the environment parameters as they are sent, each sampler with its seed.
+
+    Args:
+        parameters: of the settings, in the order of the file.
+        seed: of the run.
+    """
+    sent: dict[str, float | Sampler] = {}
+    num_derived = 0
+    for name, parameter in parameters.items():
+        derived = derived_seed(parameter, seed, num_derived)
+        num_derived += derived is not None
+        sent[name] = wire_form(parameter, derived)
+    return sent
+
+
+def wire_form(parameter: Parameter, derived: int | None) -> float | Sampler:
+    """Translates one environment parameter; `derived` is its seed unless it has its own."""
+    match parameter:
+        case ConstantSampler(sampler_parameters=given):
+            return given.value
+        case UniformSampler(sampler_parameters=uniform):
+            seed = uniform.seed if derived is None else derived
+            return Sampler(seed, SamplerKind.UNIFORM, (uniform.min_value, uniform.max_value))
+        case GaussianSampler(sampler_parameters=gaussian):
+            seed = gaussian.seed if derived is None else derived
+            return Sampler(seed, SamplerKind.GAUSSIAN, (gaussian.mean, gaussian.st_dev))
+        case MultiRangeSampler(sampler_parameters=ranges):
+            seed = ranges.seed if derived is None else derived
+            numbers = tuple(chain.from_iterable(ranges.intervals))
+            return Sampler(seed, SamplerKind.MULTI_RANGE_UNIFORM, numbers)
+    return parameter
+
+
+def parameter_lines(parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    """Yields ML-Agents' line for each parameter, which programs read; a lesson has its name."""
+    for name, parameter in parameters.items():
+        yield f"Parameter '{name}' is in lesson '{name}' and has value '{in_words(parameter)}'."
+
+
+def in_words(parameter: Parameter) -> str:
+    """Writes a parameter as ML-Agents does."""
+    match parameter:
+        case ConstantSampler(sampler_parameters=given):
+            return f"Float: value={given.value}"
+        case UniformSampler(sampler_parameters=uniform):
+            return f"Uniform sampler: min={uniform.min_value}, max={uniform.max_value}"
+        case GaussianSampler(sampler_parameters=gaussian):
+            return f"Gaussian sampler: mean={gaussian.mean}, stddev={gaussian.st_dev}"
+        case MultiRangeSampler(sampler_parameters=ranges):
+            intervals = [list(interval) for interval in ranges.intervals]
+            return f"MultiRangeUniform sampler: intervals={intervals}"
+    return f"Float: value={parameter}"

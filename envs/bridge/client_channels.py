@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from envs.bridge.side_channels import (
+    CONSTANT,
     ENVIRONMENT_PARAMETERS,
+    SAMPLED,
     STATS,
     Reader,
+    Sampler,
     SamplerKind,
     StatsMessage,
     Writer,
@@ -19,27 +21,17 @@ from envs.bridge.side_channels import (
 )
 from envs.errors import BadDataError
 
-CONSTANT, SAMPLED = 0, 1  # the two types of an environment parameter
 
-
-@dataclass(frozen=True, slots=True)
-class Sampler:
-    """A parameter that the simulator draws anew for every episode."""
-
-    seed: int
-    kind: SamplerKind
-    numbers: tuple[float, ...]  # (min, max), (mean, deviation), or min, max, min, max, ...
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """Draws one value."""
-        if self.kind is SamplerKind.GAUSSIAN:
-            mean, deviation = self.numbers
-            return float(generator.normal(mean, deviation))
-        ranges = np.array(self.numbers).reshape(-1, 2)  # (ranges, 2): min, max
-        widths = ranges[:, 1] - ranges[:, 0]
-        # Each range is as likely as it is wide.
-        chosen = generator.choice(len(ranges), p=widths / widths.sum()) if widths.sum() else 0
-        return float(generator.uniform(*ranges[chosen]))
+def draw(sampler: Sampler, generator: np.random.Generator) -> float:
+    """Draws one value of an environment parameter."""
+    if sampler.kind is SamplerKind.GAUSSIAN:
+        mean, deviation = sampler.numbers
+        return float(generator.normal(mean, deviation))
+    ranges = np.array(sampler.numbers).reshape(-1, 2)  # (ranges, 2): min, max
+    widths = ranges[:, 1] - ranges[:, 0]
+    # Each range is as likely as it is wide.
+    chosen = generator.choice(len(ranges), p=widths / widths.sum()) if widths.sum() else 0
+    return float(generator.uniform(*ranges[chosen]))
 
 
 def read_environment_parameters(side_channel: bytes) -> dict[str, float | Sampler]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from envs.errors import BadDataError
 ENGINE_CONFIGURATION = uuid.UUID("e951342c-4f7e-11ea-b238-784f4387d1f7")
 ENVIRONMENT_PARAMETERS = uuid.UUID("534c891e-810f-11ea-a9d0-822485860400")
 STATS = uuid.UUID("a1d8f7b7-cec8-50f9-b78b-d3e165a78520")
+
+CONSTANT, SAMPLED = 0, 1  # the two types of an environment parameter
 
 _INT32 = struct.Struct("<i")
 _FLOAT32 = struct.Struct("<f")
@@ -62,6 +64,15 @@ class SamplerKind(IntEnum):
     MULTI_RANGE_UNIFORM = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """An environment parameter that the simulator draws anew for every episode."""
+
+    seed: int
+    kind: SamplerKind
+    numbers: tuple[float, ...]  # (min, max), (mean, deviation), or min, max, min, max, ...
+
+
 class Writer:
     """Builds a payload piece by piece."""
 
@@ -76,6 +87,11 @@ class Writer:
     def float32(self, value: float) -> Writer:
         """Appends a number."""
         self._pieces.append(_FLOAT32.pack(value))
+        return self
+
+    def float_list(self, values: Sequence[float]) -> Writer:
+        """Appends numbers with their count before them."""
+        self._pieces.append(struct.pack(f"<i{len(values)}f", len(values), *values))
         return self
 
     def string(self, value: str) -> Writer:
@@ -161,12 +177,22 @@ def engine_configuration(configuration: EngineConfiguration) -> bytes:
     return b"".join(frame(ENGINE_CONFIGURATION, writer.payload()) for writer in payloads)
 
 
-def environment_parameters(parameters: Mapping[str, float]) -> bytes:
+def environment_parameters(parameters: Mapping[str, float | Sampler]) -> bytes:
     """Gives one message per environment parameter."""
     return b"".join(
-        frame(ENVIRONMENT_PARAMETERS, Writer().string(key).int32(0).float32(value).payload())
-        for key, value in parameters.items()
+        frame(ENVIRONMENT_PARAMETERS, _parameter(key, value)) for key, value in parameters.items()
     )
+
+
+def _parameter(key: str, value: float | Sampler) -> bytes:
+    writer = Writer().string(key)
+    if not isinstance(value, Sampler):
+        return writer.int32(CONSTANT).float32(value).payload()
+    writer.int32(SAMPLED).int32(value.seed).int32(value.kind)
+    if value.kind is SamplerKind.MULTI_RANGE_UNIFORM:
+        return writer.float_list(value.numbers).payload()
+    first, second = value.numbers
+    return writer.float32(first).float32(second).payload()
 
 
 class Inbox:

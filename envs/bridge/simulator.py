@@ -18,6 +18,7 @@ from envs.bridge.server import Call, ConnectionLost, SimulatorServer
 from envs.bridge.session import Phase, Session, SimulatorMessage, Tables
 from envs.bridge.side_channels import (
     EngineConfiguration,
+    Sampler,
     engine_configuration,
     environment_parameters,
 )
@@ -45,7 +46,7 @@ class FleetPlan:
     restarts_rate_limit_period_s: float = 60.0
     base_port: int | None = None  # simulator i gets base_port + i; None = the system picks
     engine: EngineConfiguration = field(default_factory=EngineConfiguration)
-    environment_parameters: dict[str, float] = field(default_factory=dict)
+    environment_parameters: dict[str, float | Sampler] = field(default_factory=dict)
     logs_dir: Path = Path("run_logs")
     lockstep: bool = False
 
@@ -97,7 +98,7 @@ class Simulator:
         self.num_restarts = 0
         self.restart_times: list[float] = []
         self.message: columns_pb2.Message | None = None
-        self.seed = plan.seed + number
+        self.seed = (plan.seed + number) % 2**31  # what int32 holds
         self.log: Path | None = None
         self._plan = plan
         self._lanes = lanes
@@ -258,7 +259,7 @@ class Simulator:
         elif self.state is State.RUNNING and self.session.phase is Phase.STEPPING:
             self.reset_is_due = True
 
-    def announce(self, parameters: Mapping[str, float]) -> None:
+    def announce(self, parameters: Mapping[str, float | Sampler]) -> None:
         """Sends environment parameters along with the next answer."""
         self._news = environment_parameters(parameters)
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from envs.bridge.client import Request, TrainerConnection, Welcome, brain, step_message
-from envs.bridge.client_channels import Sampler, read_environment_parameters, write_stats
+from envs.bridge.client_channels import draw, read_environment_parameters, write_stats
 from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords
-from envs.bridge.side_channels import StatsAggregation, StatsMessage
+from envs.bridge.side_channels import Sampler, StatsAggregation, StatsMessage
 from envs.errors import SimulatorError, UnsupportedSpaceError
 from envs.gym.make import Env
 from envs.gym.spaces import ActionLayout, ObservationLayout
@@ -100,7 +100,7 @@ class Parameters:
         self._is_outdated[index] = False
         setter(
             {
-                key: value.draw(self._generators[key]) if isinstance(value, Sampler) else value
+                key: draw(value, self._generators[key]) if isinstance(value, Sampler) else value
                 for key, value in self._values.items()
             }
         )

@@ -1,4 +1,8 @@
-"""`ppo-train check FILE.yaml`: says whether settings can be used, without starting anything."""
+"""Says whether settings can be used, and with --env whether they fit the scene.
+
+Without --env or --editor nothing is started. With it, one simulator is started, looked at, and
+ended again.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +10,58 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainer.config import flags
 from trainer.config.document import read_document
 from trainer.config.errors import ConfigError
-from trainer.config.load import resolve
+from trainer.config.load import Overrides, resolve
+from trainer.config.settings import RunSettings
 
 EXIT_VALID = 0
 EXIT_INVALID = 2
 
+# What a simulator needs to be started; all other flags are for training.
+SIMULATOR_KEYS = ("env_path", "base_port", "timeout_wait", "num_areas", "seed", "no_graphics")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the files to check."""
+    """Adds the files, and how to start a simulator."""
     parser.add_argument(
         "files", nargs="+", metavar="FILE.yaml", type=Path, help="settings to check"
     )
+    group = parser.add_argument_group("look at the scene too")
+    group.add_argument(
+        "--editor", action="store_true", help="wait for Play in the Unity Editor, and look"
+    )
+    for flag in flags.ALL_FLAGS:
+        if flag.key in SIMULATOR_KEYS:
+            flags.add_flag(group, flag)
+    flags.add_flag(group, flags.ENV_ARGS, nargs=argparse.REMAINDER)
 
 
 def run(args: argparse.Namespace) -> int:
     """Checks every file; 0 when all are valid, else 2."""
-    return max(check(path) for path in args.files)
+    typed = flags.collect(args).overrides
+    env = typed.get("env_settings", {})
+    if args.editor and "env_path" in env:
+        raise flags.UsageError("ppo-train check: --editor and --env cannot both be looked at.")
+    wants_scene = args.editor or "env_path" in env
+    if typed and not wants_scene:
+        raise flags.UsageError(
+            "ppo-train check: without --env or --editor nothing is started, so nothing else may be "
+            "said about simulators. Add --env or --editor."
+        )
+    if wants_scene:
+        # One simulator is enough, whatever the file says.
+        changes = {"num_envs": "1", **({"env_path": None} if args.editor else {})}
+        typed = {**typed, "env_settings": {**env, **changes}}
+    return max(check(path, typed, wants_scene) for path in args.files)
 
 
-def check(path: Path) -> int:
+def check(path: Path, overrides: Overrides, wants_scene: bool) -> int:
     """Checks one file, and prints what was found."""
     try:
         document = read_document(path)
-        settings = resolve(document)
+        settings = resolve(document, overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
         count = len(error.problems)
@@ -38,7 +69,27 @@ def check(path: Path) -> int:
         return EXIT_INVALID
     names = ", ".join(settings.behaviors) or "any (default_settings)"
     noun = "behaviour" if len(settings.behaviors) == 1 else "behaviours"
-    print(f"{path} is valid: {noun} {names}, {number_of_keys(document.values)} keys")
+    print(f"{path} is valid: {noun} {names}, {number_of_keys(document.values)} keys", flush=True)
+    return check_scene(path, settings) if wants_scene else EXIT_VALID
+
+
+def check_scene(path: Path, settings: RunSettings) -> int:
+    """Compares a file with the scene, and prints both."""
+    from trainer.scene import description, differences, look_at_scene
+
+    env, port = settings.env_settings.env_path, settings.env_settings.base_port
+    if env is None:
+        print(f"Press Play in the Unity Editor (port {port or 5004}) ...", flush=True)
+    scene = look_at_scene(settings)
+    print(f"{env or 'The Unity Editor'} was started and answers:" if env else "It answers:")
+    for line in description(scene):
+        print(f"  {line}")
+    problems, notes = differences(settings, scene)
+    for text in [*problems, *notes]:
+        print(f"{path}: {text}", file=sys.stderr)
+    if problems:
+        return EXIT_INVALID
+    print(f"{path} fits the scene")
     return EXIT_VALID
 
 

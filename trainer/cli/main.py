@@ -27,6 +27,10 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("trainer.cli.train", "train the behaviours of a simulator (the default)"),
     "check": Verb("trainer.cli.check", "say whether a settings file can be used"),
+    "doctor": Verb("trainer.cli.doctor", "say whether runs can start on this machine"),
+    "schema": Verb("trainer.cli.schema", "print the settings' JSON Schema, for editors"),
+    "upgrade": Verb("trainer.cli.upgrade", "write a settings file of an older ML-Agents anew"),
+    "install-alias": Verb("trainer.cli.install_alias", "install mlagents-learn as another name"),
     "export": Verb("trainer.cli.export", "write a run's policies as ONNX, for Unity"),
     "eval": Verb("trainer.cli.evaluate", "let a run's policies act, and report returns or a video"),
 }
@@ -46,6 +50,10 @@ examples:
   ppo-train Walker.yaml                                    wait for the Unity Editor's Play button
   ppo-train behaviors.yaml --resume                        go on with a run
   ppo-train check behaviors.yaml                           only look for mistakes in the file
+
+exit codes:
+  0 finished   1 a defect of ours   2 a mistake that the message explains   3 no simulator is left
+  130 Ctrl-C, 143 SIGTERM: everything is saved, go on with --resume
 
 `ppo-train VERB --help` describes a verb, `ppo-train train --help` all flags."""
 

@@ -33,12 +33,15 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from trainer.cli.console import make_reporter
     from trainer.run import EXIT_NO_SIMULATORS, EXIT_USER_ERROR, Run
+    from trainer.simulators import parameter_lines
     from trainer.stopping import StopRequest
 
     stop = StopRequest()
     with make_reporter(settings.debug) as reporter, stop.listening():
         run = Run(settings, reporter, stop, args.from_step)
         results_dir = settings.checkpoint_settings.results_dir
+        for line in parameter_lines(settings.environment_parameters):
+            reporter.info(line)
         reporter.info(f"Watch the curves: {curves_command(results_dir)}")
         outcome = run.execute()
         has_failed = outcome.exit_code in (EXIT_USER_ERROR, EXIT_NO_SIMULATORS)

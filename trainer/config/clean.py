@@ -5,7 +5,7 @@ What passes has only keys that the models know; values are the models' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -24,8 +24,8 @@ from trainer.config.legacy import (
     model_keys_are_gone,
 )
 from trainer.config.model import Settings
-from trainer.config.parameters import constant_parameter
-from trainer.config.problems import KeyPath, Problem, dotted, nearest, one_of, show
+from trainer.config.parameters import ParameterReader
+from trainer.config.problems import KeyPath, Problem, dotted, show, unknown_word
 from trainer.config.schema import holds, homes, read_by
 from trainer.config.settings import CheckpointSettings, RunSettings, is_folder_name
 from trainer.config.values import Text, Texts
@@ -136,7 +136,7 @@ class Cleaner:
         elif model is BehaviorSettings and not (name.strip() and is_folder_name(name)):
             self.refuse(
                 where,
-                f"behaviour name {name!r} cannot name a folder; expected no '..' or '/' first.",
+                f"behaviour name {show(name)} cannot name a folder; expected no '..' or '/' first.",
             )
         elif model is BehaviorSettings and name in BehaviorSettings.model_fields:
             self.refuse(
@@ -165,14 +165,11 @@ class Cleaner:
         if not isinstance(given, dict):
             self.refuse(path, not_a_mapping(path, given))
             return {}
-        kept = {}
-        for name, value in given.items():
-            found = constant_parameter(value, (*path, name))
-            if isinstance(found, Problem):
-                self.problems.append(found)
-            else:
-                kept[name] = found
-        return kept
+        reader = ParameterReader(self.warn)
+        read = {name: reader.read(name, value, (*path, name)) for name, value in given.items()}
+        self.problems += reader.problems
+        refused = {problem.path[1] for problem in reader.problems}
+        return {name: value for name, value in read.items() if name not in refused}
 
 
 def not_a_mapping(where: KeyPath, value: object) -> str:
@@ -183,23 +180,14 @@ def not_a_mapping(where: KeyPath, value: object) -> str:
     )
 
 
-def unknown_word(what: str, word: str, path: KeyPath, known: Iterable[str]) -> str:
-    """Says that a name is not known, and which are."""
-    listed = sorted(known)
-    close = nearest(word, listed)
-    advice = f"Did you mean {close!r}?" if close else f"Expected {one_of(listed)}."
-    place = f"under {dotted(path)}" if path else "at the top level"
-    return f"unknown {what} {word!r} {place}. {advice}"
-
-
 def unknown_key(key: str, model: type[Settings], path: KeyPath) -> str:
     """Says that a key is not known here, and where it belongs or what it may have meant."""
     place = f"under {dotted(path)}" if path else "at the top level"
     if key in FOREIGN_KEYS:
-        return f"unknown key {key!r} {place}. {FOREIGN_KEYS[key]}."
+        return f"unknown key {show(key)} {place}. {FOREIGN_KEYS[key]}."
     known = [*model.model_fields, *LATER_KEYS.get(model, {})]
     for home in homes(key):
-        return f"unknown key {key!r} {place}. It belongs under {in_file(home, path)}."
+        return f"unknown key {show(key)} {place}. It belongs under {in_file(home, path)}."
     return unknown_word("key", key, path, known)
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from trainer.config.errors import ConfigError
 from trainer.config.problems import KeyPath, Problem, dotted, shorten
+from trainer.config.syntax import explain_syntax
 
 # The parser written in C is ten times faster; the other one reads the same files.
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -27,6 +28,7 @@ MOST_VALUES = 100_000
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 STRING_TAG = "tag:yaml.org,2002:str"
 COLLECTION_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+BINARY_TAG = "tag:yaml.org,2002:binary"
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -47,6 +49,7 @@ class Document:
     """One parsed file: `values` for the program, places and spelling for messages."""
 
     path: Path
+    text: str = ""
     root: yaml.Node | None = None
     values: object = None
     problems: list[Problem] = field(default_factory=list)
@@ -140,7 +143,7 @@ def parse_document(path: Path, text: str) -> Document:
         loader = Loader(text)
         try:
             root = loader.get_single_node()
-            document = Document(path, root)
+            document = Document(path, text, root)
             if root is not None:
                 document.values = Builder(loader, document).build(root, ())
         finally:
@@ -150,6 +153,18 @@ def parse_document(path: Path, text: str) -> Document:
     if document.values is None:
         raise ConfigError(f"{path}: is empty; expected settings, at least `behaviors:`.")
     return document
+
+
+def rebuilt(document: Document, root: yaml.Node) -> Document:
+    """Gives a document with other nodes, which keep their places in the file."""
+    made = Document(document.path, document.text, root)
+    loader = Loader("")
+    try:
+        made.values = Builder(loader, made).build(root, ())
+    finally:
+        loader.dispose()
+    made.problems = []
+    return made
 
 
 def refuse_deep_nesting(path: Path, text: str) -> None:
@@ -204,6 +219,10 @@ class Builder:
 
     def scalar(self, node: yaml.ScalarNode) -> object:
         """Gives a number, text, yes/no or null."""
+        if node.tag == BINARY_TAG:
+            raise yaml.composer.ComposerError(
+                None, None, f"the tag {node.tag} is not known; expected none", node.start_mark
+            )
         is_quoted = bool(node.style)  # '' or None when it is not, by parser
         if not is_quoted and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
             number = float(node.value)
@@ -235,23 +254,3 @@ class Builder:
     def problem(self, path: KeyPath, text: str) -> None:
         """Notes a problem."""
         self.document.problems.append(Problem(path, f"{text}."))
-
-
-def explain_syntax(path: Path, text: str, error: yaml.YAMLError) -> str:
-    """Puts a parser's error into one line with its place."""
-    if isinstance(error, yaml.reader.ReaderError):
-        character = error.character if isinstance(error.character, str) else chr(error.character)
-        line = text[: max(0, text.find(character))].count("\n") + 1
-        return f"{path}:{line}: holds the character {character!r}, which YAML does not allow."
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:
-        return f"{path}: is not valid YAML: {shorten(str(error))}."
-    where = f"{path}:{mark.line + 1}:{mark.column + 1}"
-    lines = text.splitlines()
-    found = lines[mark.line] if mark.line < len(lines) else ""
-    if "\t" in found[: len(found) - len(found.lstrip())]:
-        return f"{where}: a tab indents this line; YAML allows only spaces. Replace it by spaces."
-    if "expected a single document" in str(getattr(error, "context", "")):
-        return f"{where}: a second document begins (`---`); expected one. Put it into its own file."
-    reasons = [getattr(error, "context", None), getattr(error, "problem", None)]
-    return f"{where}: is not valid YAML: {', '.join(reason for reason in reasons if reason)}."

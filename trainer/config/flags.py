@@ -98,6 +98,19 @@ RETIRED: Mapping[str, str] = {
     "--tensorflow": "has no effect: there is only PyTorch",
 }
 
+# Gone: older releases of `mlagents-learn` had them, 1.x does not.
+GONE: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("--curriculum", "--sampler"),
+        "It stands in the settings now: ppo-train upgrade OLD.yaml {} FILE.yaml -o NEW.yaml",
+    ),
+    "--lesson": "A run that goes on knows its lesson",
+    "--slow": "Write --time-scale 1",
+    "--cpu": "Write --torch-device cpu",
+    "--keep-checkpoints": "Write keep_checkpoints below the behaviour",
+    "--save-freq": "Write checkpoint_interval below the behaviour",
+}
+
 
 class UsageError(UserError):
     """A command line that cannot be understood."""
@@ -112,6 +125,10 @@ class Parser(argparse.ArgumentParser):
         if not words:
             raise UsageError(f"{self.prog}: {message}. `{self.prog} --help` explains all.")
         word = words.split()[0]
+        option = word.partition("=")[0]
+        if option in GONE and "--torch-device" in self._option_string_actions:
+            advice = GONE[option].format(option)
+            raise UsageError(f"{self.prog}: {option} belongs to ML-Agents before 1.0. {advice}.")
         options = [option for option in self._option_string_actions if option.startswith("--")]
         close = nearest(word.partition("=")[0], options) if word.startswith("-") else None
         advice = f"Did you mean {close}?" if close else f"`{self.prog} --help` lists all."

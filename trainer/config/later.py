@@ -63,5 +63,4 @@ FOREIGN_KEYS: Mapping[str, str] = {
     "trainer": "ML-Agents 0.17 and newer call it trainer_type",
 }
 
-CURRICULUM = Later("a curriculum", "Give one number, such as that of the last lesson")
-SAMPLER = Later("a sampled parameter", "Give one number, such as the middle of its range")
+CURRICULUM = Later("a curriculum", "Give a number or a sampler, such as that of the last lesson")

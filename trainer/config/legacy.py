@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from trainer.config.behavior_settings import NetworkSettings
-from trainer.config.problems import KeyPath, Problem, dotted
+from trainer.config.problems import KeyPath, dotted
 
 logger = logging.getLogger(__name__)
 
-# Told from a behaviour by these: no other mapping of a settings file has them.
-FLAT_KEYS = {
-    "trainer",
-    "batch_size",
-    "buffer_size",
-    "use_recurrent",
-    "summary_freq",
-    "time_horizon",
-}
-MOVED_KEYS = ("parameter_randomization", "curriculum")
 
 Warn = Callable[[KeyPath, str], None]
 
@@ -62,27 +52,3 @@ def model_keys_are_gone(given: dict[str, Any], path: KeyPath, warn: Warn) -> dic
         if given.get(key) not in (None, False):
             warn((*path, key), f"has no effect. {instead}")
     return {key: value for key, value in given.items() if key not in {"load_model", "train_model"}}
-
-
-def old_dialect(given: Mapping[str, Any]) -> Problem | None:
-    """Recognises the file formats of ML-Agents 0.18 and older, which are not read."""
-    for key in MOVED_KEYS:
-        if key in given:
-            return Problem(
-                (key,),
-                f"{key} belongs to the format of ML-Agents 0.18 and older; expected "
-                "environment_parameters. Convert the file with ML-Agents' own "
-                "`python -m mlagents.trainers.upgrade_config old.yaml new.yaml`.",
-            )
-    if "behaviors" in given or "default_settings" in given:
-        return None
-    for name, value in given.items():
-        if isinstance(value, dict) and FLAT_KEYS & value.keys():
-            return Problem(
-                (name,),
-                f"{name} holds a behaviour's settings at the top level, the format of ML-Agents "
-                "0.16 and older; expected them below `behaviors:`, sorted into hyperparameters "
-                "and network_settings. Convert the file with ML-Agents' own "
-                "`python -m mlagents.trainers.upgrade_config old.yaml new.yaml`.",
-            )
-    return None

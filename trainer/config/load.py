@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config.behavior_settings import BehaviorSettings
 from trainer.config.clean import Cleaner
@@ -13,15 +13,20 @@ from trainer.config.document import Document, read_document
 from trainer.config.errors import ConfigError
 from trainer.config.explain import settle
 from trainer.config.flags import ALL_NETWORKS, TOP_LEVEL, flag_of
-from trainer.config.legacy import old_dialect
 from trainer.config.problems import KeyPath, Problem, dotted
 from trainer.config.settings import EDITOR_PORT, CheckpointSettings, RunSettings
+from trainer.config.upgrade.dialect import Upgrade, unsheltered, upgraded
+from trainer.config.upgrade.emit import emit
+
+if TYPE_CHECKING:
+    import yaml
 
 logger = logging.getLogger(__name__)
 
 Overrides = Mapping[str, Mapping[str, object]]
 NO_OVERRIDES: Overrides = {}
 ML_AGENTS_BASE_PORT = 5005
+MOST_LINES_SHOWN = 40
 
 
 def load_run(path: Path | None, overrides: Overrides = NO_OVERRIDES) -> RunSettings:
@@ -97,8 +102,12 @@ class Places:
 def understood(document: Document, places: Places) -> tuple[dict[str, Any], list[Problem]]:
     """Gives the known part of a file, and the problems with the rest."""
     problems = list(document.problems)
-    if isinstance(document.values, dict) and (old := old_dialect(document.values)):
-        places.report([*problems, old])
+    if lost := unsheltered(document.values):
+        places.report([*problems, lost])
+    if not problems and (upgrade := upgraded(document)):
+        assert document.root is not None
+        warn_of_old_format(document.path, upgrade, document.root)
+        document = places.document = upgrade.document
     cleaner = Cleaner(document, places.warn)
     tree = cleaner.clean()
     problems += cleaner.problems
@@ -109,6 +118,24 @@ def understood(document: Document, places: Places) -> tuple[dict[str, Any], list
         )
         problems.append(Problem(("behaviors",), text))
     return tree, problems
+
+
+def warn_of_old_format(path: Path, upgrade: Upgrade, original: yaml.Node) -> None:
+    """Shows the lines that an old file should have, and what of it no longer counts."""
+    lines = emit(upgrade.document, original)[0].splitlines()
+    if len(lines) > MOST_LINES_SHOWN:
+        left = len(lines) - MOST_LINES_SHOWN
+        lines[MOST_LINES_SHOWN:] = [f"... ({left} more: ppo-train upgrade {path})"]
+    logger.warning(
+        "%s: is in the format of %s; read as these lines. Write them with: "
+        "ppo-train upgrade %s -o new.yaml\n%s",
+        path,
+        upgrade.format,
+        path,
+        "\n".join(f"    {line}".rstrip() for line in lines),
+    )
+    for place, text in upgrade.notes:
+        logger.warning("%s:%d:%d: %s.", path, place.line, place.column, text)
 
 
 def apply_flags(tree: dict[str, Any], overrides: Overrides) -> None:

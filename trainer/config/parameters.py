@@ -1,78 +1,130 @@
-"""`environment_parameters`: numbers now, and the longer forms of ML-Agents that mean a number."""
+"""`environment_parameters` as a file has them: numbers, samplers, and curricula that never move."""
 
 from __future__ import annotations
 
-from trainer.config.later import CURRICULUM, SAMPLER
-from trainer.config.problems import KeyPath, Problem, dotted, nearest, one_of, show
+from collections.abc import Callable
+from typing import Any
 
-SAMPLERS = ("constant", "uniform", "gaussian", "multirangeuniform")
-LESSON_KEYS = {"name", "value", "completion_criteria"}
+from trainer.config.explain import settle
+from trainer.config.later import CURRICULUM
+from trainer.config.problems import (
+    KeyPath,
+    Problem,
+    dotted,
+    nearest,
+    one_of,
+    show,
+    unknown_word,
+)
+from trainer.config.samplers import SAMPLERS
 
+LESSON_KEYS = ("name", "value", "completion_criteria")
+SAMPLER_KEYS = ("sampler_type", "sampler_parameters")
 
-def constant_parameter(value: object, path: KeyPath) -> object | Problem:
-    """Gives the number a parameter stands for, unchecked, or the problem with it.
-
-    ML-Agents' own configuration.yaml writes every number as a curriculum of one lesson without an
-    end, so that form is read too.
-    """
-    if not isinstance(value, dict):
-        return value
-    if "curriculum" in value:
-        return only_lesson(value, path)
-    if "sampler_type" in value or "sampler_parameters" in value:
-        return constant_sampler(value, path)
-    return Problem(
-        path,
-        f"{dotted(path)} is {show(value)}; expected a number, or a mapping with sampler_type and "
-        "sampler_parameters.",
-    )
+Warn = Callable[[KeyPath, str], None]
 
 
-def only_lesson(value: dict[str, object], path: KeyPath) -> object | Problem:
-    """Reads a curriculum that never moves on."""
-    if others := sorted(value.keys() - {"curriculum"}):
-        return Problem(
-            (*path, others[0]),
-            f"unknown key {others[0]!r} beside {dotted(path)}.curriculum. Remove it.",
-        )
-    lessons = value["curriculum"]
-    match lessons:
-        case [{"value": lesson_value, **rest}] if (
-            rest.keys() <= LESSON_KEYS and rest.get("completion_criteria") is None
-        ):
-            return constant_parameter(lesson_value, path)
-    return Problem((*path, "curriculum"), CURRICULUM.refusal(f"{dotted(path)}.curriculum"))
+class ParameterReader:
+    """Reads parameter by parameter; `problems` holds what cannot be read."""
 
+    def __init__(self, warn: Warn) -> None:
+        self._warn = warn
+        self.problems: list[Problem] = []
 
-def constant_sampler(value: dict[str, object], path: KeyPath) -> object | Problem:
-    """Reads `{sampler_type: constant, sampler_parameters: {value: 3}}`."""
-    kind = value.get("sampler_type")
-    parameters = value.get("sampler_parameters")
-    if unknown := sorted(value.keys() - {"sampler_type", "sampler_parameters"}):
-        return Problem(
-            (*path, unknown[0]),
-            f"unknown key {unknown[0]!r} under {dotted(path)}. Expected sampler_type and "
-            "sampler_parameters.",
-        )
-    if kind not in SAMPLERS:
-        close = nearest(kind, SAMPLERS) if isinstance(kind, str) else None
-        advice = f"; did you mean {close!r}?" if close else f"; expected {one_of(SAMPLERS)}."
-        return Problem(
-            (*path, "sampler_type"), f"{dotted(path)}.sampler_type is {show(kind)}{advice}"
-        )
-    if kind != "constant":
-        return Problem((*path, "sampler_type"), SAMPLER.refusal(f"{dotted(path)}.sampler_type"))
-    if not isinstance(parameters, dict):
-        return Problem(
-            (*path, "sampler_parameters"),
-            f"{dotted(path)}.sampler_parameters is {show(parameters)}; expected a mapping, such as "
-            "{value: 1.0}.",
-        )
-    if unknown := sorted(parameters.keys() - {"value", "seed"}):
-        return Problem(
-            (*path, "sampler_parameters", unknown[0]),
-            f"unknown key {unknown[0]!r} under {dotted(path)}.sampler_parameters. Expected value "
-            "or seed.",
-        )
-    number: object = parameters.get("value", 0.0)
-    return number
+    def refuse(self, path: KeyPath, text: str) -> None:
+        """Notes a problem; nothing is read then."""
+        self.problems.append(Problem(path, text))
+
+    def read(self, name: str, value: object, path: KeyPath) -> object:
+        """Gives the number (unchecked) or the sampler that a parameter stands for."""
+        if not name.isascii() or not name.strip():
+            self.refuse(
+                path,
+                f"environment parameter {show(name)} cannot be sent; expected a name in ASCII, "
+                "which is all that the protocol knows. Rename it here and in the scene.",
+            )
+            return None
+        return self.value(value, path)
+
+    def value(self, value: object, path: KeyPath) -> object:
+        """Reads what stands behind a name, or behind the `value` of a lesson."""
+        if not isinstance(value, dict):
+            return value
+        if "curriculum" in value:
+            return self.curriculum(value, path)
+        if not value.keys() & set(SAMPLER_KEYS):
+            self.refuse(
+                path,
+                f"{dotted(path)} is {show(value)}; expected a number, or a mapping with "
+                "sampler_type and sampler_parameters.",
+            )
+            return None
+        return self.sampler(value, path)
+
+    def sampler(self, value: dict[str, Any], path: KeyPath) -> object:
+        """Reads `{sampler_type: uniform, sampler_parameters: {max_value: 3}}`."""
+        kind = value.get("sampler_type")
+        sampler = SAMPLERS.get(kind) if isinstance(kind, str) else None
+        if sampler is None:
+            close = nearest(kind, SAMPLERS) if isinstance(kind, str) else None
+            advice = f"; did you mean {close!r}?" if close else f"; expected {one_of(SAMPLERS)}."
+            where = (*path, "sampler_type")
+            self.refuse(where, f"{dotted(where)} is {show(kind)}{advice}")
+            return None
+        model = type(sampler().sampler_parameters)
+        for key in value:
+            if key in SAMPLER_KEYS:
+                continue
+            text = unknown_word("key", key, path, SAMPLER_KEYS)
+            if key in model.model_fields:
+                place = dotted((*path, "sampler_parameters"))
+                text = f"unknown key {key!r} under {dotted(path)}. It belongs under {place}."
+            self.refuse((*path, key), text)
+        parameters, where = value.get("sampler_parameters"), (*path, "sampler_parameters")
+        if not isinstance(parameters, dict):
+            self.refuse(
+                where,
+                f"{dotted(where)} is {show(parameters)}; expected a mapping of "
+                f"{one_of(model.model_fields)}, or {{}} for the defaults.",
+            )
+            return None
+        known = {key: item for key, item in parameters.items() if key in model.model_fields}
+        for key in parameters.keys() - known.keys():
+            self.refuse((*where, key), unknown_word("key", key, where, model.model_fields))
+        settled, problems = settle(model, known, where)
+        self.problems += problems
+        return sampler.model_validate({"sampler_type": kind, "sampler_parameters": settled})
+
+    def curriculum(self, value: dict[str, Any], path: KeyPath) -> object:
+        """Reads a curriculum of one lesson, which never moves on.
+
+        ML-Agents' own configuration.yaml writes every parameter in this form.
+        """
+        where = (*path, "curriculum")
+        if others := sorted(value.keys() - {"curriculum"}):
+            text = f"unknown key {others[0]!r} beside {dotted(where)}. Remove it."
+            self.refuse((*path, others[0]), text)
+        lessons = value["curriculum"]
+        if not isinstance(lessons, list) or not lessons:
+            self.refuse(where, f"{dotted(where)} is {show(lessons)}; expected a list of lessons.")
+            return None
+        if len(lessons) > 1:
+            self.refuse(where, CURRICULUM.refusal(dotted(where)))
+            return None
+        lesson, where = lessons[0], (*where, 0)
+        if not isinstance(lesson, dict):
+            keys = one_of(LESSON_KEYS)
+            self.refuse(where, f"{dotted(where)} is {show(lesson)}; expected a mapping of {keys}.")
+            return None
+        for key in lesson.keys() - set(LESSON_KEYS):
+            self.refuse((*where, key), unknown_word("key", key, where, LESSON_KEYS))
+        for key in ("name", "value"):
+            if lesson.get(key) is None:
+                self.refuse(where, f"{dotted(where)} has no {key}; every lesson needs one. Add it.")
+                return None
+        if lesson.get("completion_criteria") is not None:
+            self._warn(
+                (*where, "completion_criteria"),
+                "has no effect, no lesson follows the last one. Remove it",
+            )
+        return self.value(lesson["value"], (*where, "value"))

@@ -28,7 +28,8 @@ def dotted(path: KeyPath) -> str:
         if isinstance(part, int):
             parts.append(f"[{part}]")
         else:
-            parts.append(f".{part}" if parts else part)
+            name = shorten(part)
+            parts.append(f".{name}" if parts else name)
     return "".join(parts)
 
 
@@ -42,7 +43,8 @@ def show(value: object) -> str:
         case dict():
             return "a mapping" if value else "an empty mapping"
         case list() | tuple():
-            return "a list" if value else "an empty list"
+            listed = ", ".join(show(item) for item in value[:LONGEST_SHOWN])
+            return shorten(f"[{listed}]") if value else "an empty list"
         case str():
             return shorten(repr(value))
         case _:
@@ -66,6 +68,15 @@ def one_of(words: Iterable[str]) -> str:
     """Lists words for a sentence: `linear or constant`."""
     listed = list(words)
     return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} or {listed[-1]}"
+
+
+def unknown_word(what: str, word: str, path: KeyPath, known: Iterable[str]) -> str:
+    """Says that a name is not known, and which are."""
+    listed = sorted(known)
+    close = nearest(word, listed)
+    advice = f"Did you mean {close!r}?" if close else f"Expected {one_of(listed)}."
+    place = f"under {dotted(path)}" if path else "at the top level"
+    return f"unknown {what} {show(word)} {place}. {advice}"
 
 
 @cache

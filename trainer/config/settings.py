@@ -22,14 +22,18 @@ from trainer.config.behavior_settings import (
 from trainer.config.errors import ConfigError
 from trainer.config.model import Settings
 from trainer.config.problems import nearest, one_of
+from trainer.config.samplers import Parameter, ParameterValue
 from trainer.config.values import (
+    LARGEST_FLOAT32,
     Count,
     Flag,
     PlainData,
-    Positive,
     Range,
     Text,
     Texts,
+    WireCount,
+    WireLimit,
+    WireSize,
     Words,
     contradiction,
 )
@@ -51,6 +55,7 @@ __all__ = [
 EDITOR_PORT = 5004
 """Port that the Unity Editor dials when nobody told it another one."""
 
+LARGEST_PORT = 65535
 DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
 
 
@@ -66,7 +71,6 @@ def is_device(name: str) -> bool:
 
 RunId = Annotated[str, Text("a name to call a folder, without '..'", is_folder_name)]
 Device = Annotated[str, Text("cpu, mps, cuda, cuda:0, xpu or xpu:0", is_device)]
-Limit = Annotated[int, Range(at_least=-1)]
 
 
 class EnvironmentSettings(Settings):
@@ -78,42 +82,50 @@ class EnvironmentSettings(Settings):
     env_args: Annotated[tuple[str, ...], Texts()] | None = None
     """Arguments added to the simulator's command line."""
 
-    base_port: Annotated[int, Range(at_least=1, at_most=65535)] | None = None
+    base_port: Annotated[int, Range(at_least=1, at_most=LARGEST_PORT)] | None = None
     """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones.
     Without env_path: the port that the Editor dials, null for its usual 5004."""
 
-    num_envs: Count = 1
+    num_envs: Annotated[int, Range(at_least=1, at_most=LARGEST_PORT)] = 1
     """Simulator processes."""
 
-    num_areas: Count = 1
+    num_areas: WireCount = 1
     """Training areas in each simulator; for Gymnasium, environments in each process."""
 
-    timeout_wait: Count = 60
+    timeout_wait: WireCount = 60
     """Seconds that a simulator may be silent."""
 
-    seed: Limit = -1
+    seed: WireLimit = -1
     """Seed of the run; simulator i gets seed + i. -1 draws one."""
 
-    max_lifetime_restarts: Limit = 10
+    max_lifetime_restarts: WireLimit = 10
     """Crashes after which a simulator is given up; -1: never."""
 
-    restarts_rate_limit_n: Limit = 1
+    restarts_rate_limit_n: WireLimit = 1
     """Crashes of one simulator allowed within restarts_rate_limit_period_s; -1: any number."""
 
-    restarts_rate_limit_period_s: Count = 60
+    restarts_rate_limit_period_s: WireCount = 60
     """Seconds in which restarts_rate_limit_n crashes are allowed."""
 
     env_kwargs: Annotated[Mapping[str, Any], PlainData()] = Field(default_factory=dict)
     """(ours) Constructor arguments of a Gymnasium environment."""
 
     @model_validator(mode="after")
-    def _editor_is_alone(self) -> EnvironmentSettings:
+    def _hold_together(self) -> EnvironmentSettings:
         if self.env_path is None and self.num_envs > 1:
             raise contradiction(
                 f"num_envs is {self.num_envs}, but env_path is not set. Without env_path one Unity "
                 "Editor is waited for: set env_path (or --env), or num_envs to 1",
                 "num_envs",
                 "env_path",
+            )
+        if self.base_port is not None and self.base_port + self.num_envs > LARGEST_PORT + 1:
+            raise contradiction(
+                f"base_port is {self.base_port} and num_envs {self.num_envs}, but the last port is "
+                f"{LARGEST_PORT}. Simulator i dials base_port + i: lower one of them, or leave "
+                "base_port out",
+                "base_port",
+                "num_envs",
             )
         if self.env_kwargs and (self.env_path is None or not self.env_path.startswith("gym:")):
             raise contradiction(
@@ -129,22 +141,22 @@ class EnvironmentSettings(Settings):
 class EngineSettings(Settings):
     """How Unity renders and how fast its clock runs; Gymnasium environments take no notice."""
 
-    width: Count = 84
+    width: WireCount = 84
     """Window width in pixels."""
 
-    height: Count = 84
+    height: WireCount = 84
     """Window height in pixels."""
 
-    quality_level: Annotated[int, Range(at_least=0)] = 5
+    quality_level: WireSize = 5
     """Unity's quality level."""
 
-    time_scale: Positive = 20.0
+    time_scale: Annotated[float, Range(above=0, at_most=LARGEST_FLOAT32)] = 20.0
     """Speed of Unity's clock; the Editor allows at most 100."""
 
-    target_frame_rate: Limit = -1
+    target_frame_rate: WireLimit = -1
     """Frames per second that Unity aims at; -1: as many as it can."""
 
-    capture_frame_rate: Annotated[int, Range(at_least=0)] = 60
+    capture_frame_rate: WireSize = 60
     """Frames per simulated second; 0: as they come."""
 
     no_graphics: Flag = False
@@ -202,8 +214,10 @@ class RunSettings(Settings):
     engine_settings: EngineSettings = Field(default_factory=EngineSettings)
     """Unity's engine."""
 
-    environment_parameters: Mapping[str, Annotated[float, Range()]] = Field(default_factory=dict)
-    """Numbers that the simulator asks for by name."""
+    environment_parameters: Mapping[str, Annotated[Parameter, ParameterValue()]] = Field(
+        default_factory=dict
+    )
+    """Numbers that the simulator asks for by name: constant, or drawn for every episode."""
 
     checkpoint_settings: CheckpointSettings = Field(default_factory=CheckpointSettings)
     """Storage."""

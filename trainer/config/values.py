@@ -20,6 +20,10 @@ from trainer.config.problems import show
 WRONG_VALUE = "wrong_value"
 CONTRADICTION = "contradiction"
 
+# The protocol's numbers: what does not fit cannot be told to a simulator.
+LARGEST_INT32 = 2**31 - 1
+LARGEST_FLOAT32 = 3.4028234663852886e38
+
 T = TypeVar("T")
 
 
@@ -46,6 +50,10 @@ class Reader:
         """Gives the value as `target`, or raises."""
         raise NotImplementedError
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives what is allowed as JSON Schema."""
+        raise NotImplementedError
+
     def __get_pydantic_core_schema__(
         self, source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
@@ -69,9 +77,9 @@ class Range(Reader):
         if self.even:
             noun = "an even whole number"
         if self.at_least is not None and self.at_most is not None:
-            return f"{noun} from {self.at_least:g} to {self.at_most:g}"
+            return f"{noun} from {plain(self.at_least)} to {plain(self.at_most)}"
         bounds = [
-            f"{word} {bound:g}"
+            f"{word} {plain(bound)}"
             for word, bound in (
                 ("above", self.above),
                 ("of at least", self.at_least),
@@ -81,6 +89,17 @@ class Range(Reader):
             if bound is not None
         ]
         return f"{noun} {' and '.join(bounds)}".rstrip()
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives type and bounds."""
+        bounds = {
+            "exclusiveMinimum": self.above,
+            "minimum": self.at_least,
+            "exclusiveMaximum": self.below,
+            "maximum": self.at_most,
+        }
+        given = {word: bound for word, bound in bounds.items() if bound is not None}
+        return {"type": "integer" if target is int else "number", **given}
 
     def holds(self, number: float) -> bool:
         """Tells whether a number lies within the bounds."""
@@ -98,6 +117,11 @@ class Range(Reader):
         if number is None or not self.holds(number):
             raise wrong(value, self.expected(target))
         return number
+
+
+def plain(bound: float) -> str:
+    """Writes a bound; whole numbers with all their digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def whole_number(value: object) -> int | None:
@@ -145,6 +169,11 @@ class YesNo(Reader):
             raise wrong(value, self.expected(target))
         return word == "true"
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a yes or no."""
+        del target
+        return {"type": "boolean"}
+
 
 @dataclass(frozen=True)
 class Text(Reader):
@@ -169,6 +198,11 @@ class Text(Reader):
             raise wrong(value, self.expected(target))
         return value
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a text; what YAML takes for a number, such as a run's id, is one too."""
+        del target
+        return {"type": ["string", "number"], "minLength": 1}
+
 
 @dataclass(frozen=True)
 class Texts(Reader):
@@ -187,6 +221,11 @@ class Texts(Reader):
             raise wrong(value, self.expected(target))
         return tuple(value)
 
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a list."""
+        del target
+        return {"type": "array", "items": {"type": ["string", "number", "boolean"]}}
+
 
 @dataclass(frozen=True)
 class PlainData(Reader):
@@ -199,9 +238,18 @@ class PlainData(Reader):
 
     def read(self, value: object, target: type) -> object:
         """Gives the mapping unchanged."""
-        if not isinstance(value, dict) or not is_plain(value):
+        if not isinstance(value, dict):
             raise wrong(value, self.expected(target))
+        for key, item in value.items():
+            if not is_plain(item):
+                inner = f"{self.expected(target)}; {key!r} holds {show(item)}, which is none"
+                raise wrong(value, inner)
         return value
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a mapping."""
+        del target
+        return {"type": "object"}
 
 
 def is_plain(value: object) -> bool:
@@ -218,6 +266,9 @@ def is_plain(value: object) -> bool:
 
 
 Count = Annotated[int, Range(at_least=1)]
+WireCount = Annotated[int, Range(at_least=1, at_most=LARGEST_INT32)]
+WireLimit = Annotated[int, Range(at_least=-1, at_most=LARGEST_INT32)]
+WireSize = Annotated[int, Range(at_least=0, at_most=LARGEST_INT32)]
 Positive = Annotated[float, Range(above=0)]
 Share = Annotated[float, Range(at_least=0, at_most=1)]
 Flag = Annotated[bool, YesNo()]

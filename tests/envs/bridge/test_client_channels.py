@@ -5,11 +5,12 @@ import struct
 import numpy as np
 import pytest
 
-from envs.bridge.client_channels import Sampler, read_environment_parameters, write_stats
+from envs.bridge.client_channels import draw, read_environment_parameters, write_stats
 from envs.bridge.side_channels import (
     ENVIRONMENT_PARAMETERS,
     EngineConfiguration,
     Inbox,
+    Sampler,
     SamplerKind,
     StatsAggregation,
     StatsMessage,
@@ -45,7 +46,7 @@ def test_samplers_draw_from_their_distribution() -> None:
 
     def draws(kind: SamplerKind, *numbers: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         sampler = Sampler(0, kind, numbers)
-        return np.array([sampler.draw(generator) for _ in range(4000)])
+        return np.array([draw(sampler, generator) for _ in range(4000)])
 
     uniform = draws(SamplerKind.UNIFORM, 2.0, 6.0)
     assert uniform.min() >= 2.0

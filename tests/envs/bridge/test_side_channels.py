@@ -13,6 +13,8 @@ from envs.bridge.side_channels import (
     EngineConfiguration,
     Inbox,
     Reader,
+    Sampler,
+    SamplerKind,
     StatsAggregation,
     StatsMessage,
     Writer,
@@ -52,6 +54,22 @@ def test_environment_parameters_are_one_message_each() -> None:
     assert [payload for _, payload in side_channels.unframe(stream)] == [
         b"\x04\x00\x00\x00mass" + struct.pack("<if", 0, 0.5),
         b"\x04\x00\x00\x00wind" + struct.pack("<if", 0, -2.0),
+    ]
+
+
+def test_samplers_are_sent_as_type_1_with_seed_kind_and_numbers() -> None:
+    stream = side_channels.environment_parameters(
+        {
+            "mass": Sampler(1337, SamplerKind.UNIFORM, (0.5, 10.0)),
+            "wind": Sampler(1338, SamplerKind.GAUSSIAN, (1.0, 0.25)),
+            "size": Sampler(7, SamplerKind.MULTI_RANGE_UNIFORM, (0.0, 1.0, 4.0, 8.0)),
+        }
+    )
+    # Written by hand from the protocol's table, section 8: type, seed, kind, numbers.
+    assert [payload for _, payload in side_channels.unframe(stream)] == [
+        b"\x04\x00\x00\x00mass" + struct.pack("<iiiff", 1, 1337, 0, 0.5, 10.0),
+        b"\x04\x00\x00\x00wind" + struct.pack("<iiiff", 1, 1338, 1, 1.0, 0.25),
+        b"\x04\x00\x00\x00size" + struct.pack("<iiiiffff", 1, 7, 2, 4, 0.0, 1.0, 4.0, 8.0),
     ]
 
 

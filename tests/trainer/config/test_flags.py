@@ -104,6 +104,8 @@ def test_load_counts_as_resume(caplog: pytest.LogCaptureFixture) -> None:
         (["--num-env-s", "3"], r"unknown argument '--num-env-s'\. Did you mean --num-envs\?"),
         (["a.yaml", "b.yaml"], r"unknown argument 'b.yaml'\. `ppo-train --help` lists all"),
         (["--run-id"], r"argument --run-id: expected one argument"),
+        (["--sampler=s.yaml"], r"before 1\.0\. .*upgrade OLD\.yaml --sampler FILE"),
+        (["--slow"], r"--slow belongs to ML-Agents before 1\.0\. Write --time-scale 1\."),
         (["--re"], r"ambiguous option: --re could match"),
     ],
 )

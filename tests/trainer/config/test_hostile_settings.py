@@ -13,204 +13,61 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hostile_files import HOSTILE
 
 from trainer.config import document
 from trainer.config.document import parse_document, read_document
-from trainer.config.errors import ConfigError
+from trainer.config.errors import MOST_LINES_SHOWN, ConfigError
 from trainer.config.load import resolve
 from trainer.config.problems import program
 
 MESSAGES = Path(__file__).parents[2] / "messages.json"
 SECTION = "settings"
 
-HOSTILE: dict[str, str] = {
-    # not settings at all
-    "empty file": "",
-    "only comments": "# nothing\n# here\n",
-    "only null": "~\n",
-    "a number": "42\n",
-    "a list": "- behaviors\n- Walker\n",
-    "a text": "ppo-train\n",
-    "no behaviours": "env_settings: {seed: 3}\n",
-    "empty behaviours": "behaviors: {}\n",
-    # YAML that cannot be parsed
-    "tab as indentation": "behaviors:\n\tWalker: {}\n",
-    "tab deeper down": "behaviors:\n  Walker:\n\t  max_steps: 5\n",
-    "unclosed bracket": "behaviors: {A: {max_steps: 5}\n",
-    "two documents": "behaviors: {A: {}}\n---\nbehaviors: {B: {}}\n",
-    "unknown alias": "behaviors: {A: *nobody}\n",
-    "alias within itself": "behaviors: &all {A: *all}\n",
-    "control character": "behaviors: {A: {}} # \x07\n",
-    "list as key": "behaviors: {? [a, b] : {}}\n",
-    "merge key with a text": "behaviors: {A: {<<: text}}\n",
-    "too deep": "behaviors: " + "[" * 60 + "]" * 60 + "\n",
-    # structure
-    "duplicate key": """
-        behaviors:
-          Walker:
-            max_steps: 5
-            time_horizon: 6
-            max_steps: 7
-        """,
-    "duplicate behaviour": "behaviors:\n  Walker: {}\n  Walker: {max_steps: 3}\n",
-    "behaviour without keys": "behaviors:\n  Walker:\n",
-    "behaviour is a text": "behaviors: {Walker: ppo}\n",
-    "behaviours are a list": "behaviors: [Walker]\n",
-    "lost indentation": """
-        behaviors:
-          Walker:
-            trainer_type: ppo
-          hyperparameters:
-            batch_size: 5
-        """,
-    "section is a text": "behaviors: {A: {}}\nenv_settings: builds/Walker\n",
-    "hyperparameters without lines": "behaviors: {A: {trainer_type: ppo, hyperparameters: }}\n",
-    "signal without lines": "behaviors: {A: {reward_signals: {extrinsic: }}}\n",
-    "team in the name": "behaviors: {'Walker?team=1': {}}\n",
-    "name leaves the results": "behaviors: {../Walker: {}}\n",
-    # unknown keys
-    "misspelt key": (
-        "behaviors: {A: {trainer_type: ppo, hyperparameters: {learning_rat: 3.0e-4}}}\n"
-    ),
-    "misspelt section": "behaviors: {A: {}}\nenv_setting: {seed: 1}\n",
-    "key in the wrong mapping": "behaviors: {A: {batch_size: 5, gamma: 0.9, seed: 1}}\n",
-    "dashes instead of underscores": "behaviors: {A: {max-steps: 5}}\n",
-    "nothing like it": "behaviors: {A: {}}\ntorch_settings: {zzzzz: 5}\n",
-    "key of SAC": "behaviors: {A: {trainer_type: ppo, hyperparameters: {tau: 0.005}}}\n",
-    "misspelt signal": "behaviors: {A: {reward_signals: {extrinsick: {}}}}\n",
-    "hyperparameters without trainer": "behaviors: {A: {hyperparameters: {batch_size: 5}}}\n",
-    "lambda and lambd": (
-        "behaviors: {A: {trainer_type: ppo, hyperparameters: {lambda: 0.9, lambd: 0.8}}}\n"
-    ),
-    # values
-    "part of a number for a whole one": "behaviors: {A: {time_horizon: 3.9}}\n",
-    "text for a number": "behaviors: {A: {max_steps: many}}\n",
-    "true for a number": "behaviors: {A: {max_steps: true}}\n",
-    "number for a yes": "behaviors: {A: {even_checkpoints: 1}}\n",
-    "null for a number": "behaviors: {A: {max_steps: null}}\n",
-    "list for a number": "behaviors: {A: {max_steps: [1, 2]}}\n",
-    "infinite number": "behaviors: {A: {reward_signals: {extrinsic: {strength: .inf}}}}\n",
-    "number beyond all floats": "behaviors: {A: {max_steps: 1e999}}\n",
-    "out of range": "behaviors: {A: {reward_signals: {extrinsic: {gamma: 1.01}}}}\n",
-    "unknown word": "behaviors: {A: {network_settings: {vis_encode_type: resnett}}}\n",
-    "unknown trainer": "behaviors: {A: {trainer_type: dqn, hyperparameters: {batch_size: 5}}}\n",
-    "device that nobody has": "behaviors: {A: {}}\ntorch_settings: {device: gpu0}\n",
-    "date for a number": "behaviors: {A: {max_steps: 2001-01-01}}\n",
-    "impossible date": "behaviors: {A: {max_steps: 2001-13-45}}\n",
-    "code for a number": "behaviors: {A: {max_steps: !!python/name:os.system ''}}\n",
-    "code for a mapping": "behaviors: !!python/object/apply:os.system [ls]\n",
-    "number of too many digits": f"behaviors: {{A: {{max_steps: {'9' * 5000}}}}}\n",
-    "very long value": f"behaviors: {{A: {{max_steps: {'x' * 500}}}}}\n",
-    "arguments in one text": "behaviors: {A: {}}\nenv_settings: {env_path: g, env_args: -a -b}\n",
-    "run id that leaves the results": "behaviors: {A: {}}\ncheckpoint_settings: {run_id: ../x}\n",
-    # contradictions
-    "batch larger than buffer": """
-        behaviors:
-          Walker:
-            trainer_type: ppo
-            hyperparameters:
-              buffer_size: 2048
-              batch_size: 4096
-        """,
-    "batch larger than the default buffer": (
-        "behaviors: {A: {trainer_type: ppo, hyperparameters: {batch_size: 20480}}}\n"
-    ),
-    "many editors": "behaviors: {A: {}}\nenv_settings: {num_envs: 2}\n",
-    "arguments for a build": (
-        "behaviors: {A: {}}\nenv_settings: {env_path: Walker.exe, env_kwargs: {a: 1}}\n"
-    ),
-    "even checkpoints without an end": (
-        "behaviors: {A: {even_checkpoints: true, keep_checkpoints: 0}}\n"
-    ),
-    "odd memory": "behaviors: {A: {network_settings: {memory: {memory_size: 127}}}}\n",
-    "no memory": "behaviors: {A: {network_settings: {memory: {memory_size: 0}}}}\n",
-    "memory is a switch": "behaviors: {A: {network_settings: {memory: true}}}\n",
-    "sequence longer than the batch": """
-        behaviors:
-          A:
-            trainer_type: ppo
-            hyperparameters: {batch_size: 32, buffer_size: 320}
-            network_settings: {memory: {sequence_length: 33}}
-        """,
-    # later
-    "curiosity": "behaviors: {A: {reward_signals: {extrinsic: {}, curiosity: {strength: 0.02}}}}\n",
-    "gail": "behaviors: {A: {reward_signals: {gail: {demo_path: a.demo}}}}\n",
-    "rnd": "behaviors: {A: {reward_signals: {rnd: {strength: 0.01}}}}\n",
-    "self-play": "behaviors: {A: {self_play: {}}}\n",
-    "behavioral cloning": "behaviors: {A: {behavioral_cloning: {demo_path: a.demo}}}\n",
-    "threaded": "behaviors: {A: {threaded: true}}\n",
-    "sac": "behaviors: {A: {trainer_type: sac, hyperparameters: {tau: 0.005}}}\n",
-    "poca": "behaviors: {A: {trainer_type: poca, hyperparameters: {beta: 0.01}}}\n",
-    "sampler": """
-        behaviors: {A: {}}
-        environment_parameters:
-          mass: {sampler_type: uniform, sampler_parameters: {min_value: 1, max_value: 2}}
-        """,
-    "unknown sampler": """
-        behaviors: {A: {}}
-        environment_parameters: {mass: {sampler_type: beta, sampler_parameters: {}}}
-        """,
-    "sampler without parameters": (
-        "behaviors: {A: {}}\nenvironment_parameters: {mass: {sampler_type: constant}}\n"
-    ),
-    "curriculum": """
-        behaviors: {A: {}}
-        environment_parameters:
-          height:
-            curriculum:
-              - name: low
-                value: 1
-                completion_criteria: {behavior: A, threshold: 5}
-              - {name: high, value: 2}
-        """,
-    "parameter is a text": "behaviors: {A: {}}\nenvironment_parameters: {mass: heavy}\n",
-    # older dialects
-    "ML-Agents 0.16": """
-        default:
-          trainer: ppo
-          batch_size: 1024
-        Walker:
-          max_steps: 2e6
-        """,
-    "ML-Agents 0.18": """
-        behaviors: {A: {}}
-        parameter_randomization: {mass: {sampler-type: uniform, min_value: 1}}
-        """,
-    "old memory keys": "behaviors: {A: {use_recurrent: true, sequence_length: 4, memory_size: 8}}",
-    # many at once, in the order of the file
-    "many problems": """
-        env_settings: {num_envs: zero}
-        behaviors:
-          A:
-            trainer_type: ppo
-            hyperparameters: {batch_size: 5, buffer_size: 4, epsilon: 2}
-            max_step: 5
-        debug: maybe
-        """,
-}
+
+def text_of(name: str) -> str:
+    text = HOSTILE[name]
+    return textwrap.dedent(text).lstrip("\n") if text.startswith("\n ") else text
 
 
 def problems_of(name: str) -> list[str]:
-    text = textwrap.dedent(HOSTILE[name]).lstrip("\n") if "\n " in HOSTILE[name] else HOSTILE[name]
+    """Gives the lines that the user sees."""
     with pytest.raises(ConfigError) as caught:
-        resolve(parse_document(Path("run.yaml"), text))
+        resolve(parse_document(Path("run.yaml"), text_of(name)))
     # A new version does not change what is said.
-    return [problem.replace(program(), "ppo-train VERSION") for problem in caught.value.problems]
+    return str(caught.value).replace(program(), "ppo-train VERSION").split("\n")
+
+
+def table_row(name: str) -> dict[str, list[str]]:
+    """Gives a file and what is said of it, one beside the other, for the table of messages."""
+    file = [line if len(line) <= 100 else f"{line[:100]}..." for line in text_of(name).split("\n")]
+    return {"file": file[: MOST_LINES_SHOWN + 1], "said": problems_of(name)}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_file_gets_the_pinned_messages(name: str) -> None:
     if not hasattr(yaml, "CSafeLoader"):
         pytest.skip("the parser's own words are those of libyaml")
-    assert problems_of(name) == json.loads(MESSAGES.read_text(encoding="utf-8"))[SECTION][name]
+    table = json.loads(MESSAGES.read_text(encoding="utf-8"))[SECTION]
+    assert table[name] == table_row(name)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_every_message_says_where_and_ends_as_a_sentence(name: str) -> None:
     for problem in problems_of(name):
-        assert problem.startswith("run.yaml:")
+        assert problem.startswith(("run.yaml:", "... and "))
         assert problem.endswith((".", "?"))
-        assert "\n" not in problem
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_said_fits_on_one_screen(name: str) -> None:
+    lines = [line for problem in problems_of(name) for line in textwrap.wrap(problem, 100)]
+    assert len(lines) <= 50
+
+
+def test_there_are_more_than_a_hundred_kinds_of_mistakes() -> None:
+    assert len(HOSTILE) > 150
+    assert len({text_of(name) for name in HOSTILE}) == len(HOSTILE)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -281,6 +138,6 @@ def test_large_file_is_not_read(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     pinned = json.loads(MESSAGES.read_text(encoding="utf-8")) if MESSAGES.exists() else {}
-    pinned[SECTION] = {name: problems_of(name) for name in HOSTILE}
+    pinned[SECTION] = {name: table_row(name) for name in HOSTILE}
     written = json.dumps(pinned, indent=2, ensure_ascii=False) + "\n"
     MESSAGES.write_text(written, encoding="utf-8")

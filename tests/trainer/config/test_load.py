@@ -217,27 +217,6 @@ checkpoint_settings: {load_model: true, train_model: false}
     assert "train_model" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ("2", 2.0),
-        ("'1e1'", 10.0),
-        ("{sampler_type: constant, sampler_parameters: {value: 3, seed: 1}}", 3.0),
-        ("{sampler_type: constant, sampler_parameters: {}}", 0.0),
-        (
-            "{curriculum: [{name: p, completion_criteria: null, value: "
-            "{sampler_type: constant, sampler_parameters: {seed: 7, value: 4}}}]}",
-            4.0,
-        ),
-    ],
-)
-def test_environment_parameter_that_is_constant_becomes_a_number(
-    written: str, expected: float
-) -> None:
-    settings = load_text(f"behaviors: {{A: {{}}}}\nenvironment_parameters: {{p: {written}}}")
-    assert settings.environment_parameters == {"p": expected}
-
-
 def test_texts_keep_the_spelling_that_yaml_would_lose() -> None:
     settings = load_text(
         """
