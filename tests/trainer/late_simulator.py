@@ -1,34 +1,34 @@
-"""A simulator whose second behaviour appears after some steps, as doors open in a scene."""
+"""A simulator whose second behaviour appears after some steps, as behind a door of a scene."""
 
 from __future__ import annotations
 
 import sys
 
-from envs.bridge.client import TrainerClosedError, TrainerConnection, step_message
-from envs.testing.tiny import STEP_SIZE, TinyAgent, TinyEnv
+from envs.bridge.client import TrainerClosedError, TrainerConnection, brain, step_message
+from envs.bridge.proto.communicator_pb2 import AgentInfoProto, UnityRLOutputProto
 
+EARLY, LATE = "Early?team=0", "Late?team=3"
 LATE_STEP = 12
+
+
+def agents() -> bytes:
+    """Gives the only agent of a behaviour, which always waits for a decision."""
+    info = AgentInfoProto(id=1)
+    observation = info.observations.add(shape=[2], dimension_properties=[1], name="vector")
+    observation.float_data.data.extend([1.0, 2.0])
+    return UnityRLOutputProto.ListAgentInfoProto(value=[info]).SerializeToString()
 
 
 def play(connection: TrainerConnection) -> None:
     """Plays until the trainer closes, which raises TrainerClosedError."""
     connection.hello()
-    early, late = (
-        TinyAgent(TinyEnv(1, 0, STEP_SIZE, name), name) for name in ("Early?team=0", "Late?team=3")
-    )
-    request = connection.first_request()
-    lists = {early.behavior_id: early.reset()}
-    brains = [early.brain_parameters()]
+    connection.first_request()
     for step in range(sys.maxsize):
-        data = {name: agents.SerializeToString() for name, agents in lists.items()}
-        request = connection.request(step_message(data, brains=brains))
-        brains = []
-        lists = {early.behavior_id: early.step(request)}
-        if step == LATE_STEP:
-            brains = [late.brain_parameters()]
-        if step >= LATE_STEP:
-            is_first = step == LATE_STEP
-            lists[late.behavior_id] = late.reset() if is_first else late.step(request)
+        known = [EARLY, LATE] if step >= LATE_STEP else [EARLY]
+        new = {0: [EARLY], LATE_STEP: [LATE]}.get(step, [])
+        connection.request(
+            step_message({name: agents() for name in known}, brains=[brain(n, 1, []) for n in new])
+        )
 
 
 if __name__ == "__main__":

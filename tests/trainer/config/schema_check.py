@@ -60,6 +60,9 @@ def complaints(
                     }[word]
                 ):
                     yield f"{path}: {word} is {rule}"
+            case "multipleOf":
+                if is_of_type(value, "number") and value % rule:
+                    yield f"{path}: is no multiple of {rule}"
             case "minLength":
                 if isinstance(value, str) and len(value) < rule:
                     yield f"{path}: is too short"
