@@ -33,6 +33,7 @@ LAYERS = {
     "trainer.behavior": 4,
     "trainer.actor": 4,
     "trainer.checkpoint": 4,
+    "trainer.mlagents_checkpoint": 4,
     "trainer.saved_policy": 4,
     "trainer.training_status": 4,
     "trainer.run_folder": 4,

@@ -212,8 +212,7 @@ class Run:
         self.reporter.info(f"Connected new brain: {behavior_id}")
         if name in self.behaviors:
             return  # another team or simulator; the fleet has compared the specs
-        state = self.storage.take_state(name)
-        goes_on = self.storage.goes_on(name)
+        state = self.storage.take_state(name, spec, self.seed)
         behavior = Behavior(
             name,
             spec,
@@ -223,7 +222,7 @@ class Run:
             device=self.device,
             is_training=self.is_training,
             state=state,
-            starts_at_zero=not goes_on,
+            starts_at_zero=not self.storage.goes_on(name),
         )
         self._trial_export(behavior)
         self.behaviors[name] = behavior

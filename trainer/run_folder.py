@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.atomic_file import atomic_copy, atomic_write
-from trainer.checkpoint import MANIFEST, CheckpointStore, SavedCheckpoint
+from trainer.checkpoint import MANIFEST, NEWEST, CheckpointStore, SavedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,15 @@ class RunFolder:
         return any(entry.name not in others for entry in self.path.iterdir())
 
     def saved_behaviors(self) -> list[str]:
-        """Gives the behaviours that have a checkpoint."""
-        found = self.path.rglob(MANIFEST)
+        """Gives the behaviours that have a checkpoint of ours."""
+        return self._folders_with(MANIFEST)
+
+    def behaviors_in_the_way(self) -> list[str]:
+        """Gives the behaviours that have a checkpoint, of ours or of ML-Agents."""
+        return sorted({*self._folders_with(MANIFEST), *self._folders_with(NEWEST)})
+
+    def _folders_with(self, name: str) -> list[str]:
+        found = self.path.rglob(name)
         return sorted(path.parent.relative_to(self.path).as_posix() for path in found)
 
     def clear(self, name: str) -> None:

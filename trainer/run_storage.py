@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from envs.spec import BehaviorSpec
+from trainer.atomic_file import atomic_copy
 from trainer.behavior import Behavior
-from trainer.checkpoint import CheckpointError, CheckpointStore, State, load_file
+from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
 from trainer.export_onnx import export
+from trainer.mlagents_checkpoint import MlagentsCheckpoint, adopt, load_start
 from trainer.reporter import Reporter
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers
@@ -20,6 +23,12 @@ from trainer.training_status import TrainingStatus
 
 class NotFiniteError(CheckpointError):
     """A policy that nobody can go on with, and that therefore is not saved."""
+
+
+Start = State | MlagentsCheckpoint | None
+"""What a behaviour starts from: a state of its own or another run's, ML-Agents', or nothing."""
+
+KEPT = "checkpoint.mlagents.pt"  # the state of ML-Agents that a run went on from
 
 
 class RunStorage:
@@ -40,7 +49,8 @@ class RunStorage:
         self.folder = open_run_folder(self._checkpoints, from_step)
         self.last_checkpoint: str | None = None
         self._stores: dict[str, CheckpointStore] = {}
-        self._states: dict[str, State | None] = {}  # read before any simulator starts
+        self._starts: dict[str, Start] = {}  # read before any simulator starts
+        self._resumed: set[str] = set()
         self._status = TrainingStatus(self.folder.training_status, goes_on=self._checkpoints.resume)
 
     def restore(self) -> int:
@@ -61,9 +71,9 @@ class RunStorage:
         total = 0
         for name in dict.fromkeys([*self._settings.behaviors, *saved]):
             step = None if self._from_step is None else self._nearest_step(name, saved)
-            state = self._states[name] = self._load(name, step)
-            if state is not None and resume:
-                total += int(state["step"])
+            start = self._starts[name] = self._load(name, step)
+            if start is not None and resume:
+                total += start.step if isinstance(start, MlagentsCheckpoint) else start["step"]
         self._take_folder()
         return total
 
@@ -73,17 +83,38 @@ class RunStorage:
         if chosen.inference and self.folder.configuration.exists():
             return
         if chosen.force and not chosen.resume and not chosen.inference:
-            for name in self.folder.saved_behaviors():
+            for name in self.folder.behaviors_in_the_way():
                 self.folder.clear(name)
         self.folder.write_configuration(dump(self._settings))
+        if not chosen.inference:
+            self._status.write()  # with force, without the checkpoints that are no more
 
-    def take_state(self, name: str) -> State | None:
-        """Gives the state that a behaviour starts from: its own, another run's, or none."""
-        return self._states.pop(name) if name in self._states else self._load(name, None)
+    def take_state(self, name: str, spec: BehaviorSpec, seed: int) -> State | None:
+        """Gives the state that a behaviour starts from: its own, another run's, or none.
+
+        Args:
+            name: of the behaviour.
+            spec: what the simulators say of it; a checkpoint of ML-Agents is translated for it.
+            seed: of the run.
+
+        Raises:
+            CheckpointError: the checkpoint is of ML-Agents and does not fit the behaviour.
+        """
+        start = self._starts.pop(name) if name in self._starts else self._load(name, None)
+        if not isinstance(start, MlagentsCheckpoint):
+            return start
+        adopted = adopt(start, name, spec, self._settings.for_behavior(name), seed)
+        for line in adopted.report:
+            self._reporter.info(line)
+        own = self.folder.behavior(name) / NEWEST
+        if self._checkpoints.resume and not self._checkpoints.inference and own.is_file():
+            # Our first checkpoint takes the name; what ML-Agents had learnt stays.
+            atomic_copy(own, own.with_name(KEPT))
+        return adopted.state
 
     def goes_on(self, name: str) -> bool:
-        """Whether a behaviour continues its own earlier training."""
-        return self._checkpoints.resume and bool(self._store(name).checkpoints)
+        """Whether a behaviour whose state was taken continues its own earlier training."""
+        return name in self._resumed
 
     def save(self, behavior: Behavior, is_final: bool = False) -> None:
         """Writes a checkpoint with its ONNX file. Slow: waits for the disk.
@@ -139,19 +170,39 @@ class RunStorage:
         ]
         return max(before) if len(saved) > 1 and before else self._from_step
 
-    def _load(self, name: str, step: int | None) -> State | None:
+    def _load(self, name: str, step: int | None) -> Start:
         store = self._store(name)
         if self._checkpoints.resume and store.checkpoints:
             state, saved = store.load(step)
+            self._resumed.add(name)
             self._reporter.info(f"Resuming from {saved.path}.")
             return state
+        left = self._left_by_mlagents(name, step) if self._checkpoints.resume else None
+        if left is not None:
+            self._resumed.add(name)
+            self._reporter.info(f"Resuming from {left.path}.")
+            return left
         source = initial_checkpoint(name, self._settings.for_behavior(name), self._checkpoints)
         if source is not None:
             self._reporter.info(f"Initializing from {source}.")
-            return load_file(source)
+            return load_start(source)
         if self._checkpoints.resume:
             self._reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
         return None
+
+    def _left_by_mlagents(self, name: str, step: int | None) -> MlagentsCheckpoint | None:
+        """Reads ML-Agents' newest checkpoint in the behaviour's folder, or the one of a step."""
+        folder = self.folder.behavior(name)
+        if not (folder / NEWEST).is_file():
+            return None
+        newest = load_start(folder / NEWEST)
+        if not isinstance(newest, MlagentsCheckpoint):
+            return None  # ours, of a save that was killed before it could list it
+        if step is None:
+            return newest
+        chosen = load_start(folder / f"{folder.name}-{step}.pt")
+        assert isinstance(chosen, MlagentsCheckpoint)  # ours are listed
+        return chosen
 
 
 def _require_finite(

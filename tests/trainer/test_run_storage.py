@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +105,7 @@ def test_force_may_start_from_the_weights_that_it_overwrites(tmp_path: Path) -> 
     assert storage.restore() == 0
     assert storage.folder.saved_behaviors() == []
     for name in ("Walker", "Runner"):  # Runner is not listed: default_settings are its own
-        state = storage.take_state(name)
+        state = storage.take_state(name, SPEC, seed=3)
         assert state is not None
         assert state["behavior"] == name
 
@@ -177,3 +179,122 @@ def test_policy_that_diverged_is_not_saved(tmp_path: Path, broken: float, where:
         name: content for name, content in before.items() if "tfevents" not in name
     }
     assert after.keys() == before.keys()
+
+
+# A run of ML-Agents in the folder, or beside it.
+
+MLAGENTS_RUNS = Path(__file__).parent / "mlagents_runs"
+CRAB = BehaviorSpec(
+    [
+        ObservationSpec((size,), (DimensionProperty.NONE,), Kind.DEFAULT, f"obs/{size}")
+        for size in (3, 2)
+    ],
+    ActionSpec(2, ()),
+)
+
+
+def left_by_mlagents(results: Path) -> Path:
+    """Leaves the run folder that mlagents-learn has made, with its last checkpoint by step too."""
+    run = results / "run"
+    shutil.copytree(MLAGENTS_RUNS / "continuous", run)
+    shutil.copy(run / "Crab" / "checkpoint.pt", run / "Crab" / "Crab-310.pt")
+    return run
+
+
+def crab_settings(results: Path, **chosen: object) -> RunSettings:
+    settings = settings_of(results, "Crab", **chosen)
+    layers = settings.behaviors["Crab"].network_settings.model_copy(update={"num_layers": 2})
+    crab = settings.behaviors["Crab"].model_copy(update={"network_settings": layers})
+    return settings.model_copy(update={"behaviors": {"Crab": crab}})
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.heard.append(message)
+
+
+@pytest.mark.parametrize("from_step", [None, 310])
+def test_resume_goes_on_with_a_run_of_ml_agents(tmp_path: Path, from_step: int | None) -> None:
+    run = left_by_mlagents(tmp_path)
+    theirs = (run / "Crab" / "checkpoint.pt").read_bytes()
+    settings, listener = crab_settings(tmp_path, resume=True), Listener()
+    storage = RunStorage(settings, listener, from_step)
+    assert storage.restore() == 310
+    state = storage.take_state("Crab", CRAB, seed=3)
+    assert state is not None
+    assert state["step"] == 310
+    assert storage.goes_on("Crab")
+    assert f"Resuming from {run / 'Crab'}" in listener.heard[0]
+    assert "Taken from ML-Agents' " in listener.heard[1]
+    behavior = Behavior(
+        "Crab",
+        CRAB,
+        settings.behaviors["Crab"],
+        run / "Crab",
+        seed=3,
+        device=torch.device("cpu"),
+        is_training=True,
+        state=state,
+        starts_at_zero=False,
+    )
+    behavior.step = 400
+    storage.save(behavior)
+    behavior.metrics.close()
+    # Ours is the newest now; what ML-Agents had saved last is still there, byte for byte.
+    assert storage_of(settings).restore() == 400
+    assert (run / "Crab" / "checkpoint.mlagents.pt").read_bytes() == theirs
+
+
+def test_ml_agents_step_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    left_by_mlagents(tmp_path)
+    storage = RunStorage(crab_settings(tmp_path, resume=True), Reporter(), from_step=290)
+    with pytest.raises(UserError, match=r"Crab-290\.pt cannot be read: No such file"):
+        storage.restore()
+
+
+@pytest.mark.parametrize("chosen", [{"resume": True}, {"initialize_from": "run", "run_id": "b"}])
+def test_inference_leaves_a_run_of_ml_agents_alone(
+    tmp_path: Path, chosen: dict[str, object]
+) -> None:
+    run = left_by_mlagents(tmp_path)
+    (run / "configuration.yaml").write_text("behaviors: {}\n")
+    before = files(run)
+    storage = storage_of(crab_settings(tmp_path, inference=True, **chosen))
+    storage.restore()
+    state = storage.take_state("Crab", CRAB, seed=3)
+    assert state is not None
+    assert files(run) == before
+
+
+def test_new_run_starts_from_weights_of_a_run_of_ml_agents(tmp_path: Path) -> None:
+    run = left_by_mlagents(tmp_path)
+    before = files(run)
+    listener = Listener()
+    settings = crab_settings(tmp_path, run_id="new", initialize_from="run")
+    storage = RunStorage(settings, listener, None)
+    assert storage.restore() == 0
+    state = storage.take_state("Crab", CRAB, seed=3)
+    assert state is not None
+    assert not storage.goes_on("Crab")
+    assert listener.heard[0] == f"Initializing from {run / 'Crab' / 'checkpoint.pt'}."
+    assert files(run) == before
+
+
+def test_force_leaves_nothing_of_ml_agents_to_resume(tmp_path: Path) -> None:
+    run = left_by_mlagents(tmp_path)
+    storage_of(crab_settings(tmp_path, force=True)).restore()
+    assert files(run).keys() == {"configuration.yaml", "run_logs/training_status.json"}
+    status = json.loads((run / "run_logs" / "training_status.json").read_text())
+    assert status.keys() == {"metadata"}
+
+
+def test_own_file_that_no_manifest_lists_is_not_taken_for_one_of_ml_agents(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    (tmp_path / "run" / "Walker" / "manifest.json").unlink()
+    storage = storage_of(settings_of(tmp_path, "Walker", resume=True))
+    assert storage.restore() == 0
+    assert storage.take_state("Walker", SPEC, seed=3) is None
+    assert not storage.goes_on("Walker")
