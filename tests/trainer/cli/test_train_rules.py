@@ -133,8 +133,4 @@ def test_damaged_checkpoint_names_the_one_before_which_can_be_resumed(
     said = ppo_train(*WORDS, "--run-id", "first", "--resume", *advice[1].split(), cwd=run.cwd)
     assert f"Resuming training from step {steps[-2]}." in said
     assert checkpoint(run.folder, "1D")["step"] >= 3000
-    shown = event_steps(run.folder / "1D")
-    assert shown == sorted(set(shown))
-    # A summary shows a learning rate if an update fell before it; the first one may have none.
-    first_summary = (steps[-2] // 500 + 1) * 500
-    assert set(range(500, 3001, 500)) - set(shown) <= {first_summary}
+    assert event_steps(run.folder / "1D") == list(range(500, 3001, 500))
