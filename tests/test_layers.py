@@ -49,6 +49,7 @@ LAYERS = {
     "trainer.timers": 0,
     "trainer.speedometer": 0,
     "trainer.atomic_file": 0,
+    "trainer.event_log": 0,
     "trainer.config": 0,
     "trainer.schedules": 0,
 }

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
+from envs.bridge.protocol import COMMUNICATION_VERSION
 from envs.spec import BehaviorSpec
 from trainer.atomic_file import atomic_copy
 from trainer.behavior import Behavior
 from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
+from trainer.config.problems import program
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
+from trainer.event_log import EventLog
 from trainer.export_onnx import export
 from trainer.mlagents_checkpoint import MlagentsCheckpoint, adopt, load_start
 from trainer.reporter import Reporter
@@ -28,6 +35,7 @@ class NotFiniteError(CheckpointError):
 Start = State | MlagentsCheckpoint | None
 """What a behaviour starts from: a state of its own or another run's, ML-Agents', or nothing."""
 
+EVENTS = "events.jsonl"
 KEPT = "checkpoint.mlagents.pt"  # the state of ML-Agents that a run went on from
 
 
@@ -48,6 +56,7 @@ class RunStorage:
         self._checkpoints = settings.checkpoint_settings
         self.folder = open_run_folder(self._checkpoints, from_step)
         self.last_checkpoint: str | None = None
+        self.events: EventLog | None = None  # from `restore` on
         self._stores: dict[str, CheckpointStore] = {}
         self._starts: dict[str, Start] = {}  # read before any simulator starts
         self._resumed: set[str] = set()
@@ -57,7 +66,7 @@ class RunStorage:
         """Reads what behaviours start from, before any simulator starts: mistakes show at once.
 
         Once all of it could be read the folder becomes this run's: with force an earlier run's
-        checkpoints are deleted, and the resolved settings are written.
+        checkpoints are deleted, the resolved settings are written, and the log of events begins.
 
         Returns:
             The steps that the run goes on from, all behaviours together.
@@ -75,7 +84,32 @@ class RunStorage:
             if start is not None and resume:
                 total += start.step if isinstance(start, MlagentsCheckpoint) else start["step"]
         self._take_folder()
+        self._begin_events(total)
         return total
+
+    def _begin_events(self, total_steps: int) -> None:
+        chosen = self._checkpoints
+        path = self.folder.own_logs(not chosen.inference) / EVENTS
+        self.events = EventLog(path, goes_on=chosen.resume and not chosen.inference)
+        settings = dump(self._settings)
+        self.events.write(
+            "start",
+            step=total_steps,
+            program=program(),
+            command=sys.argv,
+            pid=os.getpid(),
+            settings_sha256=hashlib.sha256(settings.encode()).hexdigest(),
+            seed=self._settings.env_settings.seed,
+            resume=chosen.resume,
+            initialize_from=chosen.initialize_from,
+            inference=chosen.inference,
+            torn_bytes=self.events.torn_bytes,
+        )
+
+    def tell(self, event: str, step: int, **fields: object) -> None:
+        """Writes an event down, see `EventLog.write`; before `restore` there is nothing to tell."""
+        if self.events is not None:
+            self.events.write(event, step=step, **fields)
 
     def _take_folder(self) -> None:
         """Replaces an earlier run's files; acting alone leaves them as they are."""
@@ -143,16 +177,21 @@ class RunStorage:
         )
         self.last_checkpoint = str(saved.path)
         self._reporter.info(f"Exported {saved.onnx_path}")
+        path = str(saved.path)
+        name, reward = behavior.name, saved.reward
+        self.tell("checkpoint", step, behavior=name, path=path, reward=reward, is_final=is_final)
+        self.tell("export", step, behavior=name, path=str(saved.onnx_path))
         self._status.set_checkpoints(behavior.name, store.checkpoints)
         if is_final:
             target = self.folder.publish_onnx(behavior.name, saved)
             self._reporter.info(f"Copied {saved.onnx_path} to {target}.")
+            self.tell("export", step, behavior=name, path=str(target))
             self._status.set_final(behavior.name, saved, target)
         self._status.write()
 
     def write_timers(self, timers: Timers) -> None:
         """Writes where the time went so far."""
-        self.folder.write_timers(timers.to_json())
+        self.folder.write_timers(timers.to_json(_versions()), not self._checkpoints.inference)
 
     def _store(self, name: str) -> CheckpointStore:
         if name not in self._stores:
@@ -203,6 +242,17 @@ class RunStorage:
         chosen = load_start(folder / f"{folder.name}-{step}.pt")
         assert isinstance(chosen, MlagentsCheckpoint)  # ours are listed
         return chosen
+
+
+def _versions() -> dict[str, str]:
+    """Gives the versions that ML-Agents notes in `timers.json`."""
+    return {
+        "mlagents_version": program(),
+        "mlagents_envs_version": version("mlagents-envs"),
+        "communication_protocol_version": COMMUNICATION_VERSION,
+        "pytorch_version": str(torch.__version__),
+        "numpy_version": version("numpy"),
+    }
 
 
 def _require_finite(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import shlex
@@ -210,3 +211,10 @@ def event_steps(folder: Path, tag: str = "Policy/Learning Rate") -> list[int]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     return [point.step for point in events.Scalars(tag)]
+
+
+def run_events(run: Path) -> list[dict[str, Any]]:
+    """Gives the lines of a run's log of events; every line has to be complete."""
+    text = (run / "run_logs" / "events.jsonl").read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 from conftest import FinishedRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainer_process import run_events
 
 from trainer.config.load import load_run
 from trainer.config.write import dump
@@ -53,6 +55,7 @@ def test_tree_is_that_of_ml_agents(finished_run: FinishedRun) -> None:
         "1D/checkpoint.pt",
         "1D/events.out.tfevents",
         "configuration.yaml",
+        "run_logs/events.jsonl",
         "run_logs/timers.json",
         "run_logs/training_status.json",
     }
@@ -127,10 +130,64 @@ def test_timers_have_the_tree_of_ml_agents(finished_run: FinishedRun) -> None:
         "end_time_seconds",
         "python_version",
         "command_line_arguments",
-    } <= timers["metadata"].keys()
+        "mlagents_version",
+        "mlagents_envs_version",
+        "communication_protocol_version",
+        "pytorch_version",
+        "numpy_version",
+    } == timers["metadata"].keys()
+    assert timers["metadata"]["communication_protocol_version"] == "1.5.0"
+    # Six summaries, under the names that mlagents-learn gives them.
+    for statistic in ("Policy.LearningRate", "Environment.CumulativeReward", "Losses.ValueLoss"):
+        gauge = timers["gauges"][f"1D.{statistic}.mean"]
+        assert gauge.keys() == {"value", "min", "max", "count"}
+        assert gauge["count"] == 6
+        assert gauge["min"] <= gauge["value"] <= gauge["max"]
+    assert timers["gauges"]["1D.Policy.LearningRate.mean"]["value"] == pytest.approx(5e-3)
     parts = timers["children"]
     assert parts["learning"]["count"] == 3000 // 64
     assert sum(part["total"] for part in parts.values()) <= timers["total"]
+
+
+def test_log_of_events_tells_the_run_from_start_to_end(finished_run: FinishedRun) -> None:
+    events = run_events(finished_run.folder)
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    assert [event["event"] for event in events[:3]] == ["start", "connected", "connected"]
+    start, end = events[0], events[-1]
+    configuration = (finished_run.folder / "configuration.yaml").read_bytes()
+    assert start["settings_sha256"] == hashlib.sha256(configuration).hexdigest()
+    assert (start["step"], start["seed"], start["resume"]) == (0, 1, False)
+    assert start["command"][1:3] == ["settings.yaml", "--env"]
+    assert {event["simulator"] for event in events[1:3]} == {0, 1}
+    assert {event["behavior_id"] for event in events[1:3]} == {"1D?team=0"}
+    steps = checkpoint_steps(finished_run)
+    checkpoints = [event for event in events if event["event"] == "checkpoint"]
+    assert [event["step"] for event in checkpoints] == steps
+    assert [event["is_final"] for event in checkpoints] == [False, False, False, True]
+    assert [event["path"] for event in events if event["event"] == "export"] == [
+        *(f"results/first/1D/1D-{step}.onnx" for step in steps),
+        "results/first/1D.onnx",
+    ]
+    assert (end["event"], end["exit_code"]) == ("end", 0)
+    assert end["reason"] == "all behaviors have reached max_steps"
+    assert end["step"] == steps[-1]
+
+
+def test_log_of_events_has_every_number_that_tensorboard_has(finished_run: FinishedRun) -> None:
+    summaries = [e for e in run_events(finished_run.folder) if e["event"] == "summary"]
+    assert [event["step"] for event in summaries] == list(range(500, 3001, 500))
+    shown = events_of(finished_run.folder / "1D")
+    tags = shown.Tags()["scalars"]
+    for event in summaries:
+        assert event["values"].keys() == set(tags)
+        assert event["mean_reward"] == pytest.approx(
+            event["values"]["Environment/Cumulative Reward"]
+        )
+    for tag in tags:
+        points = [point.value for point in shown.Scalars(tag)]
+        written = [event["values"][tag] for event in summaries]
+        assert written == pytest.approx(points, rel=1e-6), tag  # TensorBoard keeps float32
 
 
 def test_configuration_is_complete_and_loads_again(finished_run: FinishedRun) -> None:
