@@ -40,6 +40,8 @@ LAYERS = {
     "trainer.onnx_policy": 4,
     "trainer.onnx_graph": 4,
     "trainer.export_onnx": 4,
+    "trainer.unity_model": 4,
+    "trainer.unity_checks": 4,
     "trainer.algos": 3,
     "trainer.rewards": 3,
     "trainer.nn": 2,
@@ -60,7 +62,7 @@ THIRD_PARTY = {
     "gymnasium": ["envs.gym"],
     "pydantic": ["trainer.config"],
     "yaml": ["trainer.config"],
-    "onnx": ["trainer.export_onnx", "trainer.onnx_graph"],
+    "onnx": ["trainer.export_onnx", "trainer.onnx_graph", "trainer.unity_model"],
     "onnxruntime": ["trainer.onnx_policy"],
     "rich": ["trainer.cli", "trainer.run"],
 }

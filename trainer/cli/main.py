@@ -28,6 +28,7 @@ VERBS = {
     "train": Verb("trainer.cli.train", "train the behaviours of a simulator (the default)"),
     "check": Verb("trainer.cli.check", "say whether a settings file can be used"),
     "export": Verb("trainer.cli.export", "write a run's policies as ONNX, for Unity"),
+    "verify": Verb("trainer.cli.verify", "say what Unity would make of an ONNX file"),
     "eval": Verb("trainer.cli.evaluate", "let a run's policies act, and report returns or a video"),
 }
 HELP = """usage: ppo-train [train] [CONFIG.yaml] [flags]
