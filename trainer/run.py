@@ -250,6 +250,11 @@ class Run:
 
     def _build(self, name: str, spec: BehaviorSpec) -> None:
         state = self.storage.take_state(name, spec, self.seed)
+        if state is None and not self.is_training:
+            self.reporter.warning(
+                f"'{name}' acts with weights that nobody has trained. Add --resume to act as "
+                f"this run has learnt to, or --initialize-from for another run."
+            )
         behavior = Behavior(
             name,
             spec,

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -114,7 +115,8 @@ class RunStorage:
     def _take_folder(self) -> None:
         """Replaces an earlier run's files; acting alone leaves them as they are."""
         chosen = self._checkpoints
-        if chosen.inference and self.folder.configuration.exists():
+        is_taken = self.folder.holds_run() or self.folder.configuration.exists()
+        if chosen.inference and is_taken:
             return
         if chosen.force and not chosen.resume and not chosen.inference:
             for name in self.folder.behaviors_in_the_way():
@@ -213,13 +215,11 @@ class RunStorage:
         store = self._store(name)
         if self._checkpoints.resume and store.checkpoints:
             state, saved = store.load(step)
-            self._resumed.add(name)
-            self._reporter.info(f"Resuming from {saved.path}.")
+            self._resume(name, saved.path)
             return state
         left = self._left_by_mlagents(name, step) if self._checkpoints.resume else None
         if left is not None:
-            self._resumed.add(name)
-            self._reporter.info(f"Resuming from {left.path}.")
+            self._resume(name, left.path)
             return left
         source = initial_checkpoint(name, self._settings.for_behavior(name), self._checkpoints)
         if source is not None:
@@ -228,6 +228,17 @@ class RunStorage:
         if self._checkpoints.resume:
             self._reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
         return None
+
+    def _resume(self, name: str, path: Path) -> None:
+        """Takes note that a behaviour goes on, whatever it once started from."""
+        self._resumed.add(name)
+        self._reporter.info(f"Resuming from {path}.")
+        if self._checkpoints.initialize_from is not None:
+            # In ML-Agents the other run's weights would win, and undo what was learnt since.
+            self._reporter.info(
+                f"'{name}' goes on with its own weights: initialize_from "
+                f"'{self._checkpoints.initialize_from}' has no effect on it."
+            )
 
     def _left_by_mlagents(self, name: str, step: int | None) -> MlagentsCheckpoint | None:
         """Reads ML-Agents' newest checkpoint in the behaviour's folder, or the one of a step."""

@@ -18,10 +18,19 @@ from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
 from trainer.reporter import Reporter
 from trainer.run_storage import NotFiniteError, RunStorage
+from trainer.timers import Timers
 
 SPEC = BehaviorSpec(
     [ObservationSpec((2,), (DimensionProperty.NONE,), Kind.DEFAULT, "eyes")], ActionSpec(1, (2,))
 )
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.heard.append(message)
 
 
 def settings_of(results: Path, *names: str, **chosen: object) -> RunSettings:
@@ -134,11 +143,67 @@ def test_start_that_fails_leaves_the_folder_as_it_is(tmp_path: Path, chosen: str
     assert files(run) == before
 
 
-def test_inference_keeps_checkpoints_and_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_configuration", [True, False])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"resume": True},
+        {"force": True},
+        {"resume": True, "force": True},
+        {"resume": True, "initialize_from": "other"},
+        {"force": True, "initialize_from": "other"},
+        {"force": True, "initialize_from": "run"},
+    ],
+    ids=str,
+)
+def test_inference_overwrites_and_deletes_nothing(
+    tmp_path: Path, chosen: dict[str, object], has_configuration: bool
+) -> None:
     earlier_run(tmp_path, "Walker")
-    before = files(tmp_path / "run")
-    storage_of(settings_of(tmp_path, "Walker", inference=True, force=True)).restore()
-    assert files(tmp_path / "run") == before
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    run = tmp_path / "run"
+    for name in ("timers.json", "events.jsonl", "Player-0.log"):
+        (run / "run_logs" / name).write_text("of the training\n")
+    if not has_configuration:
+        (run / "configuration.yaml").unlink()
+    before = files(tmp_path)
+    storage = storage_of(settings_of(tmp_path, "Walker", inference=True, **chosen))
+    storage.restore()
+    storage.folder.clear_logs(is_training=False)
+    state = storage.take_state("Walker", SPEC, seed=3)
+    assert (state is not None) == (chosen != {"force": True})
+    storage.write_timers(Timers())
+    storage.tell("end", 0)
+    assert files(tmp_path) == before
+    assert (run / "run_logs" / "inference" / "events.jsonl").is_file()
+
+
+def test_resume_goes_on_with_its_own_weights_whatever_it_was_initialized_from(
+    tmp_path: Path,
+) -> None:
+    """In ML-Agents the other run's would win. That run may be gone by now, too."""
+    earlier_run(tmp_path, "Walker")
+    listener = Listener()
+    settings = settings_of(tmp_path, "Walker", resume=True, initialize_from="gone")
+    storage = RunStorage(settings, listener, None)
+    storage.restore()
+    assert storage.take_state("Walker", SPEC, seed=3) is not None
+    assert storage.goes_on("Walker")
+    assert listener.heard[1] == (
+        "'Walker' goes on with its own weights: initialize_from 'gone' has no effect on it."
+    )
+
+
+def test_behavior_that_a_resumed_run_lacks_is_initialized(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    (tmp_path / "other" / "Walker").rename(tmp_path / "other" / "Runner")
+    settings = settings_of(tmp_path, "Walker", "Runner", resume=True, initialize_from="other")
+    storage = storage_of(settings)
+    storage.restore()
+    assert storage.take_state("Runner", SPEC, seed=3) is not None
+    assert not storage.goes_on("Runner")
+    assert storage.goes_on("Walker")
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
@@ -207,14 +272,6 @@ def crab_settings(results: Path, **chosen: object) -> RunSettings:
     layers = settings.behaviors["Crab"].network_settings.model_copy(update={"num_layers": 2})
     crab = settings.behaviors["Crab"].model_copy(update={"network_settings": layers})
     return settings.model_copy(update={"behaviors": {"Crab": crab}})
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.heard.append(message)
 
 
 @pytest.mark.parametrize("from_step", [None, 310])
