@@ -365,7 +365,8 @@ class Run:
             is_training=is_training,
             values=summary.scalars,
         )
-        for tag, value in summary.scalars.items():
+        shown = {**summary.scalars, "Step": summary.step, "Is Training": float(is_training)}
+        for tag, value in shown.items():
             # ML-Agents' name of it: `Walker.Policy.LearningRate.mean`
             dotted = tag.replace("/", ".").replace(" ", "")
             self.timers.gauge(f"{behavior.name}.{dotted}.mean", value)

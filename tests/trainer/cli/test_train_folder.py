@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from conftest import FinishedRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trainer_process import run_events
+from trainer_process import run_events, tree, tree_of
 
 from trainer.config.load import load_run
 from trainer.config.write import dump
@@ -21,7 +21,7 @@ SUMMARY = (
     r"\[INFO\] 1D\. Step: {step}\. Time Elapsed: \d+\.\d{{3}} s\. Mean Reward: -?\d+\.\d{{3}}\. "
     r"Std of Reward: \d+\.\d{{3}}\. (Training|Not Training)\."
 )
-SUFFIXES = (".pt", ".onnx", ".onnx.json")
+MLAGENTS = Path(__file__).parents[1] / "mlagents_runs"
 
 
 def checkpoint_steps(run: FinishedRun) -> list[int]:
@@ -39,26 +39,10 @@ def events_of(folder: Path) -> EventAccumulator:
 
 
 def test_tree_is_that_of_ml_agents(finished_run: FinishedRun) -> None:
-    found = {
-        re.sub(r"tfevents\..*", "tfevents", str(path.relative_to(finished_run.folder)))
-        for path in finished_run.folder.rglob("*")
-        if path.is_file() and "eval" not in path.parts  # that is of tests of another verb
-    }
     steps = checkpoint_steps(finished_run)
     # Saved at the first update that ends at or behind a multiple of 800, with a message to spare.
     assert all(step < 800 * (i + 1) + 64 + 4 for i, step in enumerate(steps[:-1]))
-    checkpoints = {f"1D/1D-{step}{suffix}" for step in steps for suffix in SUFFIXES}
-    logs = {f"run_logs/Player-{i}.{suffix}" for i in (0, 1) for suffix in ("log", "out")}
-    assert found == checkpoints | logs | {
-        "1D/manifest.json",
-        "1D.onnx",
-        "1D/checkpoint.pt",
-        "1D/events.out.tfevents",
-        "configuration.yaml",
-        "run_logs/events.jsonl",
-        "run_logs/timers.json",
-        "run_logs/training_status.json",
-    }
+    assert tree(finished_run.folder) == tree_of("1D", steps, num_simulators=2)
     assert (finished_run.folder / "1D.onnx").read_bytes() == (
         finished_run.folder / f"1D/1D-{steps[-1]}.onnx"
     ).read_bytes()
@@ -120,6 +104,26 @@ def test_training_status_lists_the_checkpoints(finished_run: FinishedRun) -> Non
     assert entry["final_checkpoint"]["file_path"] == "results/first/1D.onnx"
 
 
+def kinds(value: object) -> object:
+    """Gives keys and types; lists by their last entry."""
+    if isinstance(value, dict):
+        return {key: kinds(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [kinds(value[-1])]
+    return type(value).__name__
+
+
+def test_training_status_is_laid_out_as_the_real_mlagents_learn_does(
+    finished_run: FinishedRun,
+) -> None:
+    theirs = json.loads((MLAGENTS / "hybrid/run_logs/training_status.json").read_text())
+    ours = json.loads((finished_run.folder / "run_logs/training_status.json").read_text())
+    assert list(ours) == ["1D", "metadata"]
+    assert kinds(ours["1D"]) == kinds(theirs["Crab"])
+    assert kinds(ours["metadata"]) == kinds(theirs["metadata"])
+    assert ours["metadata"]["stats_format_version"] == theirs["metadata"]["stats_format_version"]
+
+
 def test_timers_have_the_tree_of_ml_agents(finished_run: FinishedRun) -> None:
     timers = json.loads((finished_run.folder / "run_logs" / "timers.json").read_text())
     assert timers["name"] == "root"
@@ -138,12 +142,26 @@ def test_timers_have_the_tree_of_ml_agents(finished_run: FinishedRun) -> None:
     } == timers["metadata"].keys()
     assert timers["metadata"]["communication_protocol_version"] == "1.5.0"
     # Six summaries, under the names that mlagents-learn gives them.
-    for statistic in ("Policy.LearningRate", "Environment.CumulativeReward", "Losses.ValueLoss"):
+    for statistic in (
+        "Environment.CumulativeReward",
+        "Environment.EpisodeLength",
+        "IsTraining",
+        "Losses.PolicyLoss",
+        "Losses.ValueLoss",
+        "Policy.Beta",
+        "Policy.Entropy",
+        "Policy.Epsilon",
+        "Policy.ExtrinsicReward",
+        "Policy.ExtrinsicValueEstimate",
+        "Policy.LearningRate",
+        "Step",
+    ):
         gauge = timers["gauges"][f"1D.{statistic}.mean"]
         assert gauge.keys() == {"value", "min", "max", "count"}
         assert gauge["count"] == 6
         assert gauge["min"] <= gauge["value"] <= gauge["max"]
     assert timers["gauges"]["1D.Policy.LearningRate.mean"]["value"] == pytest.approx(5e-3)
+    assert timers["gauges"]["1D.Step.mean"] == {"value": 3000, "min": 500, "max": 3000, "count": 6}
     parts = timers["children"]
     assert parts["learning"]["count"] == 3000 // 64
     assert sum(part["total"] for part in parts.values()) <= timers["total"]

@@ -16,6 +16,8 @@ from trainer_process import (
     run_events,
     tiny_build,
     tiny_yaml,
+    tree,
+    tree_of,
 )
 
 from trainer.config.load import load_run
@@ -34,6 +36,7 @@ def test_signals_save_say_where_and_resume_goes_on(tmp_path: Path) -> None:
     tiny_yaml(tmp_path, max_steps=1_000_000, summary_freq=100, checkpoint_interval=500)
     run = tmp_path / "results" / "run"
     before, shown = 0, 0
+    saved: set[int] = set()
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         resume = ("--resume",) if before else ()
         with Trainer(*WORDS, *resume, cwd=tmp_path) as trainer:
@@ -58,7 +61,8 @@ def test_signals_save_say_where_and_resume_goes_on(tmp_path: Path) -> None:
                 r"--run-id run --resume\n",
                 trainer.output,
             ), trainer.output
-            assert (run / "1D.onnx").exists()
+            saved |= {step, *map(int, re.findall(r"Exported \S+-(\d+)\.onnx", trainer.output))}
+            assert tree(run) >= tree_of("1D", sorted(saved)[-5:], num_simulators=2)
             before = step
             shown = int(re.findall(r"1D\. Step: (\d+)\. ", trainer.output)[-1])
     # kill -9 behind a checkpoint takes summaries with it that TensorBoard has already shown.
