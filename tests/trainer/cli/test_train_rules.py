@@ -117,6 +117,20 @@ def test_inference_acts_and_leaves_the_run_as_it_is(
     assert contents(run.folder) == before
 
 
+def test_inference_without_weights_is_told(tmp_path: Path) -> None:
+    tiny_build(tmp_path)
+    tiny_yaml(tmp_path, summary_freq=100)
+    with Trainer(*WORDS, "--inference", cwd=tmp_path) as trainer:
+        trainer.wait_for(
+            r"\[WARNING\] '1D' acts with weights that nobody has trained\. Add --resume"
+        )
+        trainer.wait_for(r"1D\. Step: 100\. .* Not Training\.")
+        trainer.signal(signal.SIGINT)
+        assert trainer.wait() == 130
+    run = tmp_path / "results" / "ppo"
+    assert not list(run.rglob("*.pt")) + list(run.rglob("*.onnx"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
