@@ -201,15 +201,7 @@ def adopt(
         raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     policy.load_state_dict(weights)
 
-    gamma = torch.zeros(len(signals))  # the state does not depend on it
-    chance = torch.Generator().manual_seed(seed + 1)
-    algorithm = PPO(policy, settings.hyperparameters, gamma, settings.max_steps, chance)
-    algorithm_state = algorithm.state_dict()
     moments = _moments(checkpoint, policy, sources)
-    if not isinstance(moments, str):
-        optimizer = algorithm_state["optimizer"]
-        assert isinstance(optimizer, dict)
-        optimizer["state"] = {0: moments}
     state: State = {
         "behavior": behavior,
         "spec": spec_to_state(spec),
@@ -218,12 +210,26 @@ def adopt(
         "num_updates": 0,
         "summarised_step": 0,
         "policy": {name: value.clone() for name, value in policy.state_dict().items()},
-        "algorithm": algorithm_state,
+        "algorithm": _algorithm_state(policy, settings, moments, seed + 1),
         "acting_generator": torch.Generator().manual_seed(seed + 2).get_state(),
         "recent_returns": [],
         "recent_lengths": [],
     }
     return Adopted(state, _report(checkpoint, policy, moments, found))
+
+
+def _algorithm_state(
+    policy: ActorCritic, settings: BehaviorSettings, moments: dict[str, Tensor] | str, seed: int
+) -> dict[str, object]:
+    """Gives the state of a fresh PPO, with Adam's moments if there are any."""
+    gamma = torch.zeros(len(settings.reward_signals))  # the state does not depend on it
+    chance = torch.Generator().manual_seed(seed)
+    state = PPO(policy, settings.hyperparameters, gamma, settings.max_steps, chance).state_dict()
+    if not isinstance(moments, str):
+        optimizer = state["optimizer"]
+        assert isinstance(optimizer, dict)
+        optimizer["state"] = {0: moments}
+    return state
 
 
 def _weights(

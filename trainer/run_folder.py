@@ -86,7 +86,7 @@ class RunFolder:
         """Writes the resolved settings; at the start of the run, so that a kill loses nothing."""
         _write(self.configuration, yaml_text)
 
-    def write_timers(self, json_text: str, is_training: bool) -> None:
+    def write_timers(self, json_text: str, *, is_training: bool) -> None:
         """Writes `timers.json`."""
         _write(self.own_logs(is_training) / self.timers.name, json_text)
 

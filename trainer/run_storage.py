@@ -193,7 +193,8 @@ class RunStorage:
 
     def write_timers(self, timers: Timers) -> None:
         """Writes where the time went so far."""
-        self.folder.write_timers(timers.to_json(_versions()), not self._checkpoints.inference)
+        is_training = not self._checkpoints.inference
+        self.folder.write_timers(timers.to_json(_versions()), is_training=is_training)
 
     def _store(self, name: str) -> CheckpointStore:
         if name not in self._stores:

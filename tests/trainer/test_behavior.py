@@ -329,7 +329,7 @@ def test_every_summary_shows_the_rates_of_its_own_step(make: Make) -> None:
             "beta": 0.005,
         },
     )
-    found = []
+    found: list[Any] = []
     for step in (100, 250, 500):  # nobody has learnt anything between them
         behavior.step = step
         summary = behavior.summary_if_due()

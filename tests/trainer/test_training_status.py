@@ -105,7 +105,7 @@ def test_an_unreadable_file_says_that_it_can_go(run: RunFolder) -> None:
 def test_the_run_folder_is_ml_agents(run: RunFolder) -> None:
     assert not run.holds_run()
     run.write_configuration("behaviors: {}\n")
-    run.write_timers('{"name": "root"}')
+    run.write_timers('{"name": "root"}', is_training=True)
     assert not run.holds_run()  # settings and logs alone are worth nothing
     assert Path("results/run7/configuration.yaml").read_text() == "behaviors: {}\n"
     assert Path("results/run7/run_logs/timers.json").read_text() == '{"name": "root"}'
