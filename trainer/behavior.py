@@ -37,6 +37,7 @@ class Summary:
     num_episodes: int
     mean_reward: float | None  # None: no episode was completed
     std_of_reward: float | None
+    scalars: Mapping[str, float]  # what TensorBoard shows, by tag
 
 
 class Behavior:
@@ -233,12 +234,16 @@ class Behavior:
             for name, signal in self.settings.reward_signals.items():
                 tag = f"Policy/{name.capitalize()} Reward"
                 self.metrics.add({tag: float(returns.mean()) * signal.strength})
-        self.metrics.write(step)
+        if self.is_training:
+            # At every summary, as in ML-Agents, whether or not there was an update since the last.
+            self.metrics.add(self.algorithm.rates(step))
+        scalars = self.metrics.write(step)
         return Summary(
             step,
             len(returns),
             float(returns.mean()) if len(returns) else None,
             float(returns.std()) if len(returns) else None,
+            scalars,
         )
 
     @property

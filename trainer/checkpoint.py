@@ -181,7 +181,7 @@ class CheckpointStore:
             content = _read_checked(saved)
         except CheckpointError as error:
             raise CheckpointError(f"{error}\n  {self._way_out(found[-1])}") from error
-        return _from_bytes(content, saved.path), saved
+        return state_of(_document(content, saved.path), saved.path), saved
 
     def clear(self) -> None:
         """Deletes all checkpoints, the manifest, and what a killed save has left behind."""
@@ -282,6 +282,15 @@ def load_file(path: Path) -> State:
     Raises:
         CheckpointError: it is missing, damaged, or another program's.
     """
+    return state_of(read_document(path), path)
+
+
+def read_document(path: Path) -> object:
+    """Reads what is in a `.pt` file of any program; runs no code that may be in it.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or holds more than tensors and plain values.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -289,7 +298,7 @@ def load_file(path: Path) -> State:
             f"Checkpoint {path} cannot be read: {error.strerror}. Expected a .pt file that "
             f"ppo-train has saved, such as results/<run-id>/<Behaviour>/{NEWEST}."
         ) from error
-    return _from_bytes(content, path)
+    return _document(content, path)
 
 
 def plain(value: object, where: str = "state") -> Any:
@@ -328,24 +337,33 @@ def _to_bytes(state: Mapping[str, object], step: int) -> bytes:
     return buffer.getvalue()
 
 
-def _from_bytes(content: bytes, path: Path) -> State:
-    """Takes the state out of a .pt file's bytes; runs no code that may be in them."""
+def _document(content: bytes, path: Path) -> object:
+    """Unpacks a .pt file's bytes; runs no code that may be in them."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             damaged = archive.testzip()  # torch does not check the tensors' checksums
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        document = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no list of what it raises
         raise CheckpointError(
-            f"Checkpoint {path} cannot be read ({_first_line(error)}). Expected a .pt file that "
-            f"ppo-train has saved: choose another one, or restore it from a copy."
+            f"Checkpoint {path} cannot be read ({_first_line(error)}). Expected a .pt file of "
+            f"tensors and plain values that ppo-train or ML-Agents has saved; code in it is never "
+            f"run. Choose another one, or restore it from a copy."
         ) from error
+
+
+def state_of(document: object, path: Path) -> State:
+    """Takes the state out of what one of our .pt files holds.
+
+    Raises:
+        CheckpointError: it is another program's, or another version's.
+    """
     if isinstance(document, dict) and "Policy" in document:
         raise CheckpointError(
-            f"Checkpoint {path} was written by ML-Agents (it has the key 'Policy'). ppo-train's "
-            f"networks and optimiser are laid out differently and cannot start from it: train "
-            f"anew, or choose a .pt file that ppo-train has saved."
+            f"Checkpoint {path} was written by ML-Agents (it has the key 'Policy'); expected one "
+            f"of ppo-train's. Only training can start from it: with --resume in its run's folder, "
+            f"with --initialize-from, or with init_path."
         )
     if not isinstance(document, dict) or MARK not in document:
         held = sorted(str(key) for key in document) if isinstance(document, dict) else document

@@ -15,7 +15,8 @@ from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
-from trainer.behavior import Behavior
+from trainer.behavior import Behavior, Summary, describe
+from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
 from trainer.device import choose_device, choose_num_threads, num_threads_for
 from trainer.export_onnx import export
@@ -29,6 +30,7 @@ from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Time
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
 TIMERS_S = 30.0
+EXIT_DEFECT = 1
 EXIT_USER_ERROR = 2
 EXIT_NO_SIMULATORS = 3
 
@@ -80,10 +82,29 @@ class Run:
 
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
+        try:
+            outcome = self._play()
+        except BaseException as error:
+            is_told = isinstance(error, UserError | SimulatorError)
+            self._tell_end(Outcome(EXIT_USER_ERROR if is_told else EXIT_DEFECT, _one_line(error)))
+            raise
+        self._tell_end(outcome)
+        return outcome
+
+    def _tell_end(self, outcome: Outcome) -> None:
+        self.storage.tell(
+            "end", self.total_steps, reason=outcome.reason, exit_code=outcome.exit_code
+        )
+        if self.storage.events is not None:
+            self.storage.events.close()
+
+    def _play(self) -> Outcome:
+        """Starts the simulators, loops, and saves whatever has happened."""
         # The plan first: a simulator that does not exist must cost no earlier run its files.
-        logs = self.storage.folder.fresh_logs(self.is_training)
-        plan = plan_fleet(self.settings, logs, self.seed)
+        folder = self.storage.folder
+        plan = plan_fleet(self.settings, folder.own_logs(self.is_training), self.seed)
         plan = replace(plan, seed=self._simulator_seed(self.storage.restore()))
+        folder.clear_logs(self.is_training)
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
             self.fleet = fleet
@@ -146,6 +167,7 @@ class Run:
                 return Outcome(0, "all behaviors have reached max_steps")
             self._save_due_checkpoints()
         assert self.stop.signal is not None
+        self.storage.tell("signal", self.total_steps, signal=self.stop.signal.name)
         self.reporter.info("Learning was interrupted. Please wait while the graph is generated.")
         return Outcome(self.stop.exit_code, f"interrupted by {self.stop.signal.name}")
 
@@ -167,7 +189,7 @@ class Run:
                 self._forget(arrival)
                 continue
             for behavior_id, spec in arrival.new_behaviors.items():
-                self._meet(behavior_id, spec)
+                self._meet(behavior_id, spec, arrival.simulator)
             for behavior_id, terminals in arrival.terminals.items():
                 self.behaviors[parse_behavior_id(behavior_id).name].end([terminals])
             for stat in arrival.stats:
@@ -198,6 +220,11 @@ class Run:
         torch.set_num_threads(1)  # collecting shares the cores with the simulators
 
     @property
+    def total_steps(self) -> int:
+        """Steps of all behaviours together."""
+        return sum(behavior.step for behavior in self.behaviors.values())
+
+    @property
     def is_finished(self) -> bool:
         """Whether every behaviour seen so far has reached `max_steps`; acting never ends."""
         if not self.is_training or not self.behaviors:
@@ -206,14 +233,28 @@ class Run:
 
     # Behaviours come and go with the simulators.
 
-    def _meet(self, behavior_id: str, spec: BehaviorSpec) -> None:
+    def _meet(self, behavior_id: str, spec: BehaviorSpec, simulator: int) -> None:
         """Builds a behaviour when its first agent appears."""
         name = parse_behavior_id(behavior_id).name
         self.reporter.info(f"Connected new brain: {behavior_id}")
-        if name in self.behaviors:
-            return  # another team or simulator; the fleet has compared the specs
-        state = self.storage.take_state(name)
-        goes_on = self.storage.goes_on(name)
+        if name not in self.behaviors:  # else another team or simulator; the fleet compares specs
+            self._build(name, spec)
+        self.storage.tell(
+            "connected",
+            self.behaviors[name].step,
+            behavior=name,
+            behavior_id=behavior_id,
+            simulator=simulator,
+            description=describe(spec),
+        )
+
+    def _build(self, name: str, spec: BehaviorSpec) -> None:
+        state = self.storage.take_state(name, spec, self.seed)
+        if state is None and not self.is_training:
+            self.reporter.warning(
+                f"'{name}' acts with weights that nobody has trained. Add --resume to act as "
+                f"this run has learnt to, or --initialize-from for another run."
+            )
         behavior = Behavior(
             name,
             spec,
@@ -223,7 +264,7 @@ class Run:
             device=self.device,
             is_training=self.is_training,
             state=state,
-            starts_at_zero=not goes_on,
+            starts_at_zero=not self.storage.goes_on(name),
         )
         self._trial_export(behavior)
         self.behaviors[name] = behavior
@@ -240,6 +281,13 @@ class Run:
     def _forget(self, loss: SimulatorLoss) -> None:
         self._last_loss = str(loss.error)
         self.reporter.warning(self._last_loss)
+        self.storage.tell(
+            "simulator_lost",
+            self.total_steps,
+            simulator=loss.simulator,
+            message=self._last_loss,
+            will_restart=loss.will_restart,
+        )
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
                 self.behaviors[name].abandon(lanes)
@@ -275,8 +323,7 @@ class Run:
         return self.seed if not self.settings.reproducible else (self.seed + total_steps) % 2**31
 
     def _relaunch(self) -> None:
-        total = sum(behavior.step for behavior in self.behaviors.values())
-        for name, lanes in self.fleet.relaunch(self._simulator_seed(total)).items():
+        for name, lanes in self.fleet.relaunch(self._simulator_seed(self.total_steps)).items():
             self.behaviors[name].begin_anew(lanes)
 
     # What the user sees.
@@ -285,16 +332,7 @@ class Run:
         for behavior in self.behaviors.values():
             summary = behavior.summary_if_due()
             if summary is not None:
-                self.reporter.summary(
-                    RunSummary(
-                        behavior.name,
-                        summary.step,
-                        self.timers.elapsed_s,
-                        summary.mean_reward,
-                        summary.std_of_reward,
-                        self.is_training and not behavior.is_finished,
-                    )
-                )
+                self._tell_summary(behavior, summary)
         now = time.perf_counter()
         if now < self._next_progress_s:
             return
@@ -303,6 +341,37 @@ class Run:
         if now >= self._next_timers_s:
             self._next_timers_s = now + TIMERS_S
             self.storage.write_timers(self.timers)
+
+    def _tell_summary(self, behavior: Behavior, summary: Summary) -> None:
+        """Shows a summary and writes it down."""
+        is_training = self.is_training and not behavior.is_finished
+        elapsed_s = self.timers.elapsed_s
+        self.reporter.summary(
+            RunSummary(
+                behavior.name,
+                summary.step,
+                elapsed_s,
+                summary.mean_reward,
+                summary.std_of_reward,
+                is_training,
+            )
+        )
+        self.storage.tell(
+            "summary",
+            summary.step,
+            behavior=behavior.name,
+            elapsed_s=round(elapsed_s, 3),
+            num_episodes=summary.num_episodes,
+            mean_reward=summary.mean_reward,
+            std_of_reward=summary.std_of_reward,
+            is_training=is_training,
+            values=summary.scalars,
+        )
+        shown = {**summary.scalars, "Step": summary.step, "Is Training": float(is_training)}
+        for tag, value in shown.items():
+            # ML-Agents' name of it: `Walker.Policy.LearningRate.mean`
+            dotted = tag.replace("/", ".").replace(" ", "")
+            self.timers.gauge(f"{behavior.name}.{dotted}.mean", value)
 
     def _progress(self) -> RunProgress:
         behaviors = tuple(
@@ -327,6 +396,11 @@ class Run:
             self.fleet.num_alive,
             self.storage.last_checkpoint,
         )
+
+
+def _one_line(error: BaseException) -> str:
+    """Says in one line why a run ended with an exception."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _with_seed(settings: RunSettings) -> RunSettings:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.atomic_file import atomic_copy, atomic_write
-from trainer.checkpoint import MANIFEST, CheckpointStore, SavedCheckpoint
+from trainer.checkpoint import MANIFEST, NEWEST, CheckpointStore, SavedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ class RunFolder:
         """Where the time went."""
         return self.logs / "timers.json"
 
+    def own_logs(self, is_training: bool) -> Path:
+        """Folder of what this start writes down; acting alone leaves that of training alone."""
+        return self.logs if is_training else self.logs / "inference"
+
     def behavior(self, name: str) -> Path:
         """Folder of one behaviour: checkpoints and TensorBoard's events."""
         return self.path / name
@@ -55,8 +59,15 @@ class RunFolder:
         return any(entry.name not in others for entry in self.path.iterdir())
 
     def saved_behaviors(self) -> list[str]:
-        """Gives the behaviours that have a checkpoint."""
-        found = self.path.rglob(MANIFEST)
+        """Gives the behaviours that have a checkpoint of ours."""
+        return self._folders_with(MANIFEST)
+
+    def behaviors_in_the_way(self) -> list[str]:
+        """Gives the behaviours that have a checkpoint, of ours or of ML-Agents."""
+        return sorted({*self._folders_with(MANIFEST), *self._folders_with(NEWEST)})
+
+    def _folders_with(self, name: str) -> list[str]:
+        found = self.path.rglob(name)
         return sorted(path.parent.relative_to(self.path).as_posix() for path in found)
 
     def clear(self, name: str) -> None:
@@ -66,20 +77,18 @@ class RunFolder:
             events.unlink()
         self.onnx(name).unlink(missing_ok=True)
 
-    def fresh_logs(self, is_training: bool) -> Path:
-        """Gives the folder of simulator logs, without an earlier start's: a tail tells no lies."""
-        logs = self.logs if is_training else self.logs / "inference"
-        for old in logs.glob("Player-*"):
+    def clear_logs(self, is_training: bool) -> None:
+        """Deletes simulator logs of an earlier start: a tail tells no lies."""
+        for old in self.own_logs(is_training).glob("Player-*"):
             old.unlink()
-        return logs
 
     def write_configuration(self, yaml_text: str) -> None:
         """Writes the resolved settings; at the start of the run, so that a kill loses nothing."""
         _write(self.configuration, yaml_text)
 
-    def write_timers(self, json_text: str) -> None:
+    def write_timers(self, json_text: str, *, is_training: bool) -> None:
         """Writes `timers.json`."""
-        _write(self.timers, json_text)
+        _write(self.own_logs(is_training) / self.timers.name, json_text)
 
     def publish_onnx(self, name: str, saved: SavedCheckpoint) -> Path | None:
         """Copies a checkpoint's policy to `<Behaviour>.onnx`; None if it was not exported."""

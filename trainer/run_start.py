@@ -37,7 +37,7 @@ def open_run_folder(settings: CheckpointSettings, from_step: int | None) -> RunF
             f"{folder.path} holds data of an earlier run. Go on with it (--resume), write over it "
             f"(--force), or choose another name (--run-id)."
         )
-    if settings.initialize_from is not None:
+    if settings.initialize_from is not None and not settings.resume:
         source = Path(settings.results_dir) / settings.initialize_from
         if not source.is_dir():
             raise ConfigError(

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from envs.bridge.protocol import COMMUNICATION_VERSION
+from envs.spec import BehaviorSpec
+from trainer.atomic_file import atomic_copy
 from trainer.behavior import Behavior
-from trainer.checkpoint import CheckpointError, CheckpointStore, State, load_file
+from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
+from trainer.config.problems import program
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
+from trainer.event_log import EventLog
 from trainer.export_onnx import export
+from trainer.mlagents_checkpoint import MlagentsCheckpoint, adopt, load_start
 from trainer.reporter import Reporter
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers
@@ -20,6 +31,13 @@ from trainer.training_status import TrainingStatus
 
 class NotFiniteError(CheckpointError):
     """A policy that nobody can go on with, and that therefore is not saved."""
+
+
+Start = State | MlagentsCheckpoint | None
+"""What a behaviour starts from: a state of its own or another run's, ML-Agents', or nothing."""
+
+EVENTS = "events.jsonl"
+KEPT = "checkpoint.mlagents.pt"  # the state of ML-Agents that a run went on from
 
 
 class RunStorage:
@@ -39,15 +57,17 @@ class RunStorage:
         self._checkpoints = settings.checkpoint_settings
         self.folder = open_run_folder(self._checkpoints, from_step)
         self.last_checkpoint: str | None = None
+        self.events: EventLog | None = None  # from `restore` on
         self._stores: dict[str, CheckpointStore] = {}
-        self._states: dict[str, State | None] = {}  # read before any simulator starts
+        self._starts: dict[str, Start] = {}  # read before any simulator starts
+        self._resumed: set[str] = set()
         self._status = TrainingStatus(self.folder.training_status, goes_on=self._checkpoints.resume)
 
     def restore(self) -> int:
         """Reads what behaviours start from, before any simulator starts: mistakes show at once.
 
         Once all of it could be read the folder becomes this run's: with force an earlier run's
-        checkpoints are deleted, and the resolved settings are written.
+        checkpoints are deleted, the resolved settings are written, and the log of events begins.
 
         Returns:
             The steps that the run goes on from, all behaviours together.
@@ -61,29 +81,76 @@ class RunStorage:
         total = 0
         for name in dict.fromkeys([*self._settings.behaviors, *saved]):
             step = None if self._from_step is None else self._nearest_step(name, saved)
-            state = self._states[name] = self._load(name, step)
-            if state is not None and resume:
-                total += int(state["step"])
+            start = self._starts[name] = self._load(name, step)
+            if start is not None and resume:
+                total += start.step if isinstance(start, MlagentsCheckpoint) else start["step"]
         self._take_folder()
+        self._begin_events(total)
         return total
+
+    def _begin_events(self, total_steps: int) -> None:
+        chosen = self._checkpoints
+        path = self.folder.own_logs(not chosen.inference) / EVENTS
+        self.events = EventLog(path, goes_on=chosen.resume and not chosen.inference)
+        settings = dump(self._settings)
+        self.events.write(
+            "start",
+            step=total_steps,
+            program=program(),
+            command=sys.argv,
+            pid=os.getpid(),
+            settings_sha256=hashlib.sha256(settings.encode()).hexdigest(),
+            seed=self._settings.env_settings.seed,
+            resume=chosen.resume,
+            initialize_from=chosen.initialize_from,
+            inference=chosen.inference,
+            torn_bytes=self.events.torn_bytes,
+        )
+
+    def tell(self, event: str, step: int, **fields: object) -> None:
+        """Writes an event down, see `EventLog.write`; before `restore` there is nothing to tell."""
+        if self.events is not None:
+            self.events.write(event, step=step, **fields)
 
     def _take_folder(self) -> None:
         """Replaces an earlier run's files; acting alone leaves them as they are."""
         chosen = self._checkpoints
-        if chosen.inference and self.folder.configuration.exists():
+        is_taken = self.folder.holds_run() or self.folder.configuration.exists()
+        if chosen.inference and is_taken:
             return
         if chosen.force and not chosen.resume and not chosen.inference:
-            for name in self.folder.saved_behaviors():
+            for name in self.folder.behaviors_in_the_way():
                 self.folder.clear(name)
         self.folder.write_configuration(dump(self._settings))
+        if not chosen.inference:
+            self._status.write()  # with force, without the checkpoints that are no more
 
-    def take_state(self, name: str) -> State | None:
-        """Gives the state that a behaviour starts from: its own, another run's, or none."""
-        return self._states.pop(name) if name in self._states else self._load(name, None)
+    def take_state(self, name: str, spec: BehaviorSpec, seed: int) -> State | None:
+        """Gives the state that a behaviour starts from: its own, another run's, or none.
+
+        Args:
+            name: of the behaviour.
+            spec: what the simulators say of it; a checkpoint of ML-Agents is translated for it.
+            seed: of the run.
+
+        Raises:
+            CheckpointError: the checkpoint is of ML-Agents and does not fit the behaviour.
+        """
+        start = self._starts.pop(name) if name in self._starts else self._load(name, None)
+        if not isinstance(start, MlagentsCheckpoint):
+            return start
+        adopted = adopt(start, name, spec, self._settings.for_behavior(name), seed)
+        for line in adopted.report:
+            self._reporter.info(line)
+        own = self.folder.behavior(name) / NEWEST
+        if self._checkpoints.resume and not self._checkpoints.inference and own.is_file():
+            # Our first checkpoint takes the name; what ML-Agents had learnt stays.
+            atomic_copy(own, own.with_name(KEPT))
+        return adopted.state
 
     def goes_on(self, name: str) -> bool:
-        """Whether a behaviour continues its own earlier training."""
-        return self._checkpoints.resume and bool(self._store(name).checkpoints)
+        """Whether a behaviour whose state was taken continues its own earlier training."""
+        return name in self._resumed
 
     def save(self, behavior: Behavior, is_final: bool = False) -> None:
         """Writes a checkpoint with its ONNX file. Slow: waits for the disk.
@@ -112,16 +179,22 @@ class RunStorage:
         )
         self.last_checkpoint = str(saved.path)
         self._reporter.info(f"Exported {saved.onnx_path}")
+        path = str(saved.path)
+        name, reward = behavior.name, saved.reward
+        self.tell("checkpoint", step, behavior=name, path=path, reward=reward, is_final=is_final)
+        self.tell("export", step, behavior=name, path=str(saved.onnx_path))
         self._status.set_checkpoints(behavior.name, store.checkpoints)
         if is_final:
             target = self.folder.publish_onnx(behavior.name, saved)
             self._reporter.info(f"Copied {saved.onnx_path} to {target}.")
+            self.tell("export", step, behavior=name, path=str(target))
             self._status.set_final(behavior.name, saved, target)
         self._status.write()
 
     def write_timers(self, timers: Timers) -> None:
         """Writes where the time went so far."""
-        self.folder.write_timers(timers.to_json())
+        is_training = not self._checkpoints.inference
+        self.folder.write_timers(timers.to_json(_versions()), is_training=is_training)
 
     def _store(self, name: str) -> CheckpointStore:
         if name not in self._stores:
@@ -139,19 +212,59 @@ class RunStorage:
         ]
         return max(before) if len(saved) > 1 and before else self._from_step
 
-    def _load(self, name: str, step: int | None) -> State | None:
+    def _load(self, name: str, step: int | None) -> Start:
         store = self._store(name)
         if self._checkpoints.resume and store.checkpoints:
             state, saved = store.load(step)
-            self._reporter.info(f"Resuming from {saved.path}.")
+            self._resume(name, saved.path)
             return state
+        left = self._left_by_mlagents(name, step) if self._checkpoints.resume else None
+        if left is not None:
+            self._resume(name, left.path)
+            return left
         source = initial_checkpoint(name, self._settings.for_behavior(name), self._checkpoints)
         if source is not None:
             self._reporter.info(f"Initializing from {source}.")
-            return load_file(source)
+            return load_start(source)
         if self._checkpoints.resume:
             self._reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
         return None
+
+    def _resume(self, name: str, path: Path) -> None:
+        """Takes note that a behaviour goes on, whatever it once started from."""
+        self._resumed.add(name)
+        self._reporter.info(f"Resuming from {path}.")
+        if self._checkpoints.initialize_from is not None:
+            # In ML-Agents the other run's weights would win, and undo what was learnt since.
+            self._reporter.info(
+                f"'{name}' goes on with its own weights: initialize_from "
+                f"'{self._checkpoints.initialize_from}' has no effect on it."
+            )
+
+    def _left_by_mlagents(self, name: str, step: int | None) -> MlagentsCheckpoint | None:
+        """Reads ML-Agents' newest checkpoint in the behaviour's folder, or the one of a step."""
+        folder = self.folder.behavior(name)
+        if not (folder / NEWEST).is_file():
+            return None
+        newest = load_start(folder / NEWEST)
+        if not isinstance(newest, MlagentsCheckpoint):
+            return None  # ours, of a save that was killed before it could list it
+        if step is None:
+            return newest
+        chosen = load_start(folder / f"{folder.name}-{step}.pt")
+        assert isinstance(chosen, MlagentsCheckpoint)  # ours are listed
+        return chosen
+
+
+def _versions() -> dict[str, str]:
+    """Gives the versions that ML-Agents notes in `timers.json`."""
+    return {
+        "mlagents_version": program(),
+        "mlagents_envs_version": version("mlagents-envs"),
+        "communication_protocol_version": COMMUNICATION_VERSION,
+        "pytorch_version": str(torch.__version__),
+        "numpy_version": version("numpy"),
+    }
 
 
 def _require_finite(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 SIMULATORS = "simulators"
@@ -24,6 +25,7 @@ class Timers:
         self._started = time.perf_counter()
         self._seconds = {SIMULATORS: 0.0, BRIDGE: 0.0, INFERENCE: 0.0, LEARNING: 0.0, SAVING: 0.0}
         self._calls = dict.fromkeys(self._seconds, 0)
+        self._gauges: dict[str, dict[str, float]] = {}
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
@@ -55,8 +57,27 @@ class Timers:
         total = sum(self._seconds.values()) or 1.0
         return {part: seconds / total for part, seconds in self._seconds.items()}
 
-    def to_json(self) -> str:
-        """Gives the tree in the form of ML-Agents' `run_logs/timers.json`."""
+    def gauge(self, name: str, value: float) -> None:
+        """Takes the newest value of a statistic; how far it has ranged is kept, too.
+
+        A value that is not finite is left out: JSON has no word for it.
+        """
+        if not math.isfinite(value):
+            return
+        before = self._gauges.get(name, {"min": value, "max": value, "count": 0})
+        self._gauges[name] = {
+            "value": value,
+            "min": min(value, before["min"]),
+            "max": max(value, before["max"]),
+            "count": before["count"] + 1,
+        }
+
+    def to_json(self, versions: Mapping[str, str]) -> str:
+        """Gives the tree in the form of ML-Agents' `run_logs/timers.json`.
+
+        Args:
+            versions: of what the run is made of, for the metadata.
+        """
         total = self.elapsed_s
         children = {
             part: {"total": seconds, "count": self._calls[part], "self": seconds}
@@ -64,13 +85,14 @@ class Timers:
         }
         tree = {
             "name": "root",
-            "gauges": {},
+            "gauges": self._gauges,
             "metadata": {
                 "timer_format_version": "0.1.0",
                 "start_time_seconds": str(int(self.start_time_s)),
                 "end_time_seconds": str(int(self.start_time_s + total)),
                 "python_version": platform.python_version(),
                 "command_line_arguments": " ".join(sys.argv),
+                **versions,
             },
             "total": total,
             "count": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,14 @@ class TrainingStatus:
         self._entries.pop("metadata", None)
 
     def set_checkpoints(self, behavior: str, checkpoints: Sequence[SavedCheckpoint]) -> None:
-        """Replaces the list of a behaviour's checkpoints, oldest first."""
+        """Replaces the list of a behaviour's checkpoints, oldest first.
+
+        Those that ML-Agents had listed stay, before ours, as long as their files are there.
+        """
         entry = self._entries.setdefault(behavior, {})
-        entry["checkpoints"] = [_layout(saved, saved.onnx_path) for saved in checkpoints]
+        ours = [_layout(saved, saved.onnx_path) for saved in checkpoints]
+        files = {layout["file_path"] for layout in ours}
+        entry["checkpoints"] = [*_others(entry.get("checkpoints"), files), *ours]
 
     def set_final(self, behavior: str, saved: SavedCheckpoint, onnx_path: Path | None) -> None:
         """Names the checkpoint a behaviour ended with, and `<run>/<Behaviour>.onnx`."""
@@ -59,6 +64,18 @@ class TrainingStatus:
         }
         document = {**self._entries, "metadata": metadata}
         atomic_write(self.path, json.dumps(document, indent=4).encode())
+
+
+def _others(listed: object, own_files: Set[object]) -> list[Mapping[str, object]]:
+    """Gives entries of a list that are not ours, and whose file is still there."""
+    entries = listed if isinstance(listed, list) else []
+    return [
+        entry
+        for entry in entries
+        if isinstance(entry, dict)
+        and entry.get("file_path") not in own_files
+        and Path(str(entry.get("file_path"))).is_file()
+    ]
 
 
 def _layout(saved: SavedCheckpoint, onnx_path: Path | None) -> Mapping[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -210,3 +211,34 @@ def event_steps(folder: Path, tag: str = "Policy/Learning Rate") -> list[int]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     return [point.step for point in events.Scalars(tag)]
+
+
+def run_events(run: Path) -> list[dict[str, Any]]:
+    """Gives the lines of a run's log of events; every line has to be complete."""
+    text = (run / "run_logs" / "events.jsonl").read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def tree(run: Path) -> set[str]:
+    """Gives the files of a run, without what makes TensorBoard's names unique."""
+    return {
+        re.sub(r"tfevents\..*", "tfevents", path.relative_to(run).as_posix())
+        for path in run.rglob("*")
+        if path.is_file() and "eval" not in path.parts  # that is of tests of another verb
+    }
+
+
+def tree_of(behavior: str, steps: Iterable[int], num_simulators: int) -> set[str]:
+    """Gives the files that a run of one behaviour has to leave, as `tree` names them."""
+    suffixes = (".pt", ".onnx", ".onnx.json")
+    checkpoints = {f"{behavior}-{step}{suffix}" for step in steps for suffix in suffixes}
+    own = checkpoints | {"manifest.json", "checkpoint.pt", "events.out.tfevents"}
+    files = ("events.jsonl", "timers.json", "training_status.json")
+    logs = {f"Player-{i}.{suffix}" for i in range(num_simulators) for suffix in ("log", "out")}
+    return {
+        f"{behavior}.onnx",
+        "configuration.yaml",
+        *(f"{behavior}/{name}" for name in own),
+        *(f"run_logs/{name}" for name in {*files, *logs}),
+    }

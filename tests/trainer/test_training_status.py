@@ -105,7 +105,7 @@ def test_an_unreadable_file_says_that_it_can_go(run: RunFolder) -> None:
 def test_the_run_folder_is_ml_agents(run: RunFolder) -> None:
     assert not run.holds_run()
     run.write_configuration("behaviors: {}\n")
-    run.write_timers('{"name": "root"}')
+    run.write_timers('{"name": "root"}', is_training=True)
     assert not run.holds_run()  # settings and logs alone are worth nothing
     assert Path("results/run7/configuration.yaml").read_text() == "behaviors: {}\n"
     assert Path("results/run7/run_logs/timers.json").read_text() == '{"name": "root"}'
@@ -129,3 +129,24 @@ def test_clear_deletes_what_a_run_saved_and_drew_of_one_behaviour(run: RunFolder
     assert other.path.is_file()
     assert run.saved_behaviors() == ["Walker2"]
     run.clear("Never seen")
+
+
+def test_checkpoints_of_ml_agents_stay_listed_while_their_files_are_there(run: RunFolder) -> None:
+    theirs = [
+        {"steps": step, "file_path": f"results/run7/Walker/Walker-{step}.onnx", "reward": None}
+        for step in (10, 20, 30)
+    ]
+    run.training_status.parent.mkdir(parents=True)
+    listed = {"Walker": {"checkpoints": [*theirs, "?"]}, "mass": {"lesson_num": 2}}
+    run.training_status.write_text(json.dumps({**listed, "metadata": {}}))
+    save(run, "Walker", 30, 1.0)  # replaces the file of the same name
+    for step in (10, 20):
+        Path(f"results/run7/Walker/Walker-{step}.onnx").touch()
+    Path("results/run7/Walker/Walker-20.onnx").unlink()
+    status = TrainingStatus(run.training_status, goes_on=True)
+    status.set_checkpoints("Walker", run.store("Walker", 2).checkpoints)
+    status.write()
+    document = read(run)
+    assert [entry["steps"] for entry in document["Walker"]["checkpoints"]] == [10, 30]
+    assert document["Walker"]["checkpoints"][1]["reward"] == 1.0
+    assert document["mass"] == {"lesson_num": 2}

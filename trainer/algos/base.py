@@ -33,6 +33,10 @@ class Algorithm(Protocol):
         """
         ...
 
+    def rates(self, step: int) -> dict[str, float]:
+        """Gives the numbers that schedules set, as they are at a step, by TensorBoard tag."""
+        ...
+
     def state_dict(self) -> dict[str, object]:
         """Gives everything that has to outlive the process: tensors, numbers and strings."""
         ...

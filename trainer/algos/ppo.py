@@ -154,10 +154,13 @@ class PPO:
             if settings.target_kl is not None and trace.kl().item() > settings.target_kl:
                 break
 
-        rates = {"Learning Rate": learning_rate, "Epsilon": epsilon, "Beta": beta}
-        statistics = {f"Policy/{name}": torch.tensor(rate) for name, rate in rates.items()}
-        statistics["Policy/Explained Variance"] = foreseen
-        return Update(statistics | trace.statistics(epsilon), old_values.mean(dim=0))
+        statistics = {"Policy/Explained Variance": foreseen, **trace.statistics(epsilon)}
+        return Update(statistics, old_values.mean(dim=0))
+
+    def rates(self, step: int) -> dict[str, float]:
+        """Gives what the schedules say at a step; see `Algorithm.rates`."""
+        names = ("Policy/Learning Rate", "Policy/Epsilon", "Policy/Beta")
+        return dict(zip(names, self._scheduled(step), strict=True))
 
     def _scheduled(self, step: int) -> tuple[float, float, float]:
         """Gives learning rate, epsilon and beta at a step."""

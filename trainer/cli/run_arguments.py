@@ -55,6 +55,11 @@ def chosen_behaviors(args: argparse.Namespace, folder: RunFolder) -> list[str]:
         return [args.behavior]
     asked = f" of behavior '{args.behavior}'" if args.behavior else ""
     known = f"It has: {', '.join(found)}." if found else "It was ended before the first one."
+    if not found and folder.behaviors_in_the_way():
+        known = (
+            "Those of ML-Agents can be trained on (--resume, --initialize-from), not used as they "
+            "are: resume the run once."
+        )
     raise UserError(f"{folder.path} holds no checkpoint{asked}. {known}")
 
 

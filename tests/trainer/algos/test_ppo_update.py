@@ -300,10 +300,12 @@ def test_schedules_set_the_rates_of_an_update(
         beta=1e-3,
         num_epoch=1,
     )
-    found = statistics(ppo, rollout, step)
-    assert found["Policy/Learning Rate"] == approx(learning_rate)
-    assert found["Policy/Epsilon"] == approx(epsilon)
-    assert found["Policy/Beta"] == approx(beta)
+    assert ppo.rates(step) == {
+        "Policy/Learning Rate": approx(learning_rate),
+        "Policy/Epsilon": approx(epsilon),
+        "Policy/Beta": approx(beta),
+    }
+    ppo.update(rollout, step)
     # Adam's first step is the learning rate in every weight that has a gradient.
     largest = (weights(policy) - before).abs().max().item()
     assert largest == approx(learning_rate, rel=0.01, abs=1e-8)

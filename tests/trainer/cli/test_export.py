@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,4 +52,16 @@ def test_export_of_a_missing_run_is_one_message_and_exit_code_2(
     assert refused("export", "--run-id", "first", cwd=tmp_path) == (
         "error: results/first holds no run (configuration.yaml is missing). There are none yet. "
         "Choose one with --run-id and --results-dir.\n"
+    )
+
+
+def test_export_of_a_run_of_ml_agents_says_what_can_be_done_with_it(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    run = tmp_path / "results" / "old"
+    shutil.copytree(Path(__file__).parents[1] / "mlagents_runs" / "continuous", run)
+    (run / "configuration.yaml").write_text("behaviors: {}\n")
+    assert refused("export", "--run-id", "old", cwd=tmp_path) == (
+        "error: results/old holds no checkpoint. Those of ML-Agents can be trained on (--resume, "
+        "--initialize-from), not used as they are: resume the run once.\n"
     )

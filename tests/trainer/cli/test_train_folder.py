@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 from conftest import FinishedRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainer_process import run_events, tree, tree_of
 
 from trainer.config.load import load_run
 from trainer.config.write import dump
@@ -19,7 +21,7 @@ SUMMARY = (
     r"\[INFO\] 1D\. Step: {step}\. Time Elapsed: \d+\.\d{{3}} s\. Mean Reward: -?\d+\.\d{{3}}\. "
     r"Std of Reward: \d+\.\d{{3}}\. (Training|Not Training)\."
 )
-SUFFIXES = (".pt", ".onnx", ".onnx.json")
+MLAGENTS = Path(__file__).parents[1] / "mlagents_runs"
 
 
 def checkpoint_steps(run: FinishedRun) -> list[int]:
@@ -37,25 +39,10 @@ def events_of(folder: Path) -> EventAccumulator:
 
 
 def test_tree_is_that_of_ml_agents(finished_run: FinishedRun) -> None:
-    found = {
-        re.sub(r"tfevents\..*", "tfevents", str(path.relative_to(finished_run.folder)))
-        for path in finished_run.folder.rglob("*")
-        if path.is_file() and "eval" not in path.parts  # that is of tests of another verb
-    }
     steps = checkpoint_steps(finished_run)
     # Saved at the first update that ends at or behind a multiple of 800, with a message to spare.
     assert all(step < 800 * (i + 1) + 64 + 4 for i, step in enumerate(steps[:-1]))
-    checkpoints = {f"1D/1D-{step}{suffix}" for step in steps for suffix in SUFFIXES}
-    logs = {f"run_logs/Player-{i}.{suffix}" for i in (0, 1) for suffix in ("log", "out")}
-    assert found == checkpoints | logs | {
-        "1D/manifest.json",
-        "1D.onnx",
-        "1D/checkpoint.pt",
-        "1D/events.out.tfevents",
-        "configuration.yaml",
-        "run_logs/timers.json",
-        "run_logs/training_status.json",
-    }
+    assert tree(finished_run.folder) == tree_of("1D", steps, num_simulators=2)
     assert (finished_run.folder / "1D.onnx").read_bytes() == (
         finished_run.folder / f"1D/1D-{steps[-1]}.onnx"
     ).read_bytes()
@@ -117,6 +104,26 @@ def test_training_status_lists_the_checkpoints(finished_run: FinishedRun) -> Non
     assert entry["final_checkpoint"]["file_path"] == "results/first/1D.onnx"
 
 
+def kinds(value: object) -> object:
+    """Gives keys and types; lists by their last entry."""
+    if isinstance(value, dict):
+        return {key: kinds(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [kinds(value[-1])]
+    return type(value).__name__
+
+
+def test_training_status_is_laid_out_as_the_real_mlagents_learn_does(
+    finished_run: FinishedRun,
+) -> None:
+    theirs = json.loads((MLAGENTS / "hybrid/run_logs/training_status.json").read_text())
+    ours = json.loads((finished_run.folder / "run_logs/training_status.json").read_text())
+    assert list(ours) == ["1D", "metadata"]
+    assert kinds(ours["1D"]) == kinds(theirs["Crab"])
+    assert kinds(ours["metadata"]) == kinds(theirs["metadata"])
+    assert ours["metadata"]["stats_format_version"] == theirs["metadata"]["stats_format_version"]
+
+
 def test_timers_have_the_tree_of_ml_agents(finished_run: FinishedRun) -> None:
     timers = json.loads((finished_run.folder / "run_logs" / "timers.json").read_text())
     assert timers["name"] == "root"
@@ -127,10 +134,78 @@ def test_timers_have_the_tree_of_ml_agents(finished_run: FinishedRun) -> None:
         "end_time_seconds",
         "python_version",
         "command_line_arguments",
-    } <= timers["metadata"].keys()
+        "mlagents_version",
+        "mlagents_envs_version",
+        "communication_protocol_version",
+        "pytorch_version",
+        "numpy_version",
+    } == timers["metadata"].keys()
+    assert timers["metadata"]["communication_protocol_version"] == "1.5.0"
+    # Six summaries, under the names that mlagents-learn gives them.
+    for statistic in (
+        "Environment.CumulativeReward",
+        "Environment.EpisodeLength",
+        "IsTraining",
+        "Losses.PolicyLoss",
+        "Losses.ValueLoss",
+        "Policy.Beta",
+        "Policy.Entropy",
+        "Policy.Epsilon",
+        "Policy.ExtrinsicReward",
+        "Policy.ExtrinsicValueEstimate",
+        "Policy.LearningRate",
+        "Step",
+    ):
+        gauge = timers["gauges"][f"1D.{statistic}.mean"]
+        assert gauge.keys() == {"value", "min", "max", "count"}
+        assert gauge["count"] == 6
+        assert gauge["min"] <= gauge["value"] <= gauge["max"]
+    assert timers["gauges"]["1D.Policy.LearningRate.mean"]["value"] == pytest.approx(5e-3)
+    assert timers["gauges"]["1D.Step.mean"] == {"value": 3000, "min": 500, "max": 3000, "count": 6}
     parts = timers["children"]
     assert parts["learning"]["count"] == 3000 // 64
     assert sum(part["total"] for part in parts.values()) <= timers["total"]
+
+
+def test_log_of_events_tells_the_run_from_start_to_end(finished_run: FinishedRun) -> None:
+    events = run_events(finished_run.folder)
+    times = [event["time"] for event in events]
+    assert times == sorted(times)
+    assert [event["event"] for event in events[:3]] == ["start", "connected", "connected"]
+    start, end = events[0], events[-1]
+    configuration = (finished_run.folder / "configuration.yaml").read_bytes()
+    assert start["settings_sha256"] == hashlib.sha256(configuration).hexdigest()
+    assert (start["step"], start["seed"], start["resume"]) == (0, 1, False)
+    assert start["command"][1:3] == ["settings.yaml", "--env"]
+    assert {event["simulator"] for event in events[1:3]} == {0, 1}
+    assert {event["behavior_id"] for event in events[1:3]} == {"1D?team=0"}
+    steps = checkpoint_steps(finished_run)
+    checkpoints = [event for event in events if event["event"] == "checkpoint"]
+    assert [event["step"] for event in checkpoints] == steps
+    assert [event["is_final"] for event in checkpoints] == [False, False, False, True]
+    assert [event["path"] for event in events if event["event"] == "export"] == [
+        *(f"results/first/1D/1D-{step}.onnx" for step in steps),
+        "results/first/1D.onnx",
+    ]
+    assert (end["event"], end["exit_code"]) == ("end", 0)
+    assert end["reason"] == "all behaviors have reached max_steps"
+    assert end["step"] == steps[-1]
+
+
+def test_log_of_events_has_every_number_that_tensorboard_has(finished_run: FinishedRun) -> None:
+    summaries = [e for e in run_events(finished_run.folder) if e["event"] == "summary"]
+    assert [event["step"] for event in summaries] == list(range(500, 3001, 500))
+    shown = events_of(finished_run.folder / "1D")
+    tags = shown.Tags()["scalars"]
+    for event in summaries:
+        assert event["values"].keys() == set(tags)
+        assert event["mean_reward"] == pytest.approx(
+            event["values"]["Environment/Cumulative Reward"]
+        )
+    for tag in tags:
+        points = [point.value for point in shown.Scalars(tag)]
+        written = [event["values"][tag] for event in summaries]
+        assert written == pytest.approx(points, rel=1e-6), tag  # TensorBoard keeps float32
 
 
 def test_configuration_is_complete_and_loads_again(finished_run: FinishedRun) -> None:

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from trainer_process import Trainer, checkpoint, ppo_train, tiny_build, tiny_yaml
+from trainer_process import Trainer, checkpoint, ppo_train, run_events, tiny_build, tiny_yaml
 
 
 def killed_simulator(trainer: Trainer, among: list[int]) -> int:
@@ -43,7 +43,15 @@ def test_run_goes_on_without_a_killed_simulator_and_saves_when_none_is_left(
     assert said.count("Restarting (1 of 10).") == 2
     assert said.count("Given up: it has been restarted 1 times within the last 60 s") == 2
     assert "Simulators that go on: 1." in said
-    step = checkpoint(tmp_path / "results" / "ppo", "1D")["step"]
+    run = tmp_path / "results" / "ppo"
+    losses = [event for event in run_events(run) if event["event"] == "simulator_lost"]
+    assert [event["will_restart"] for event in losses].count(True) == 2
+    assert all("(exit code -9, SIGKILL)" in event["message"] for event in losses)
+    assert {event["simulator"] for event in losses} == {0, 1}
+    assert len(losses) == 4
+    end = run_events(run)[-1]
+    assert (end["exit_code"], end["reason"]) == (3, "no simulator is left")
+    step = checkpoint(run, "1D")["step"]
     assert re.search(
         rf"\[INFO\] Exported results/ppo/1D/1D-{step}\.onnx\n"
         rf"\[INFO\] Copied .* to results/ppo/1D\.onnx\.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -16,10 +17,15 @@ from trainer_process import (
     checkpoint,
     event_steps,
     ppo_train,
+    run_events,
     tiny_build,
     tiny_yaml,
+    tree,
+    tree_of,
     weights,
 )
+
+from trainer.config.load import load_run
 
 WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--seed", 1)
 
@@ -31,6 +37,12 @@ def contents(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file() and not {"run_logs", "inference"} & set(path.parts)
     }
+
+
+def listed_steps(run: Path) -> list[int]:
+    """Gives the checkpoints that training_status.json lists."""
+    status = json.loads((run / "run_logs" / "training_status.json").read_text())
+    return [entry["steps"] for entry in status["1D"]["checkpoints"]]
 
 
 def test_run_in_the_way_is_kept_unless_forced(
@@ -47,10 +59,13 @@ def test_run_in_the_way_is_kept_unless_forced(
     tiny_yaml(run.cwd, max_steps=200, network_settings__normalize=True, summary_freq=100)
     ppo_train(*WORDS, "--run-id", "first", "--force", cwd=run.cwd)
     # Nothing of the earlier run can be resumed, evaluated or seen any more.
-    names = [path.name for path in run.folder.glob("1D/*.pt")]
-    assert len(names) == 2
-    assert checkpoint(run.folder, "1D")["step"] < 210
+    step = checkpoint(run.folder, "1D")["step"]
+    assert 200 <= step < 210
+    assert tree(run.folder) == tree_of("1D", [step], num_simulators=1)
     assert event_steps(run.folder / "1D") == [100, 200]
+    assert listed_steps(run.folder) == [step]
+    assert [e["step"] for e in run_events(run.folder) if e["event"] == "summary"] == [100, 200]
+    assert load_run(run.folder / "configuration.yaml").behaviors["1D"].max_steps == 200
 
 
 def test_resume_of_a_finished_run_ends_at_once_and_changes_no_weights(
@@ -67,6 +82,9 @@ def test_resume_of_a_finished_run_ends_at_once_and_changes_no_weights(
     # ML-Agents saves the step a second time, and may delete an older one for it.
     new = set(contents(run.folder)) - set(files)
     assert all("events.out.tfevents" in name for name in new), new
+    assert listed_steps(run.folder)[-1] == step
+    assert len(listed_steps(run.folder)) == 4
+    assert [event["event"] for event in run_events(run.folder)].count("end") == 2
 
 
 def test_new_run_starts_from_weights_of_another(finished_run: FinishedRun, tmp_path: Path) -> None:
@@ -78,6 +96,9 @@ def test_new_run_starts_from_weights_of_another(finished_run: FinishedRun, tmp_p
     assert "Starting training from step 0 and saving to results/second/1D." in said
     second = run.cwd / "results" / "second"
     assert 60 <= checkpoint(second, "1D")["step"] < 64
+    step = checkpoint(second, "1D")["step"]
+    assert tree(second) == tree_of("1D", [step], num_simulators=1)
+    assert run_events(second)[0]["initialize_from"] == "first"
     for name, tensor in weights(run.folder, "1D").items():
         assert torch.equal(weights(second, "1D")[name], tensor), name
 
@@ -94,6 +115,20 @@ def test_inference_acts_and_leaves_the_run_as_it_is(
         assert trainer.wait() == 130
         assert "Exported" not in trainer.output
     assert contents(run.folder) == before
+
+
+def test_inference_without_weights_is_told(tmp_path: Path) -> None:
+    tiny_build(tmp_path)
+    tiny_yaml(tmp_path, summary_freq=100)
+    with Trainer(*WORDS, "--inference", cwd=tmp_path) as trainer:
+        trainer.wait_for(
+            r"\[WARNING\] '1D' acts with weights that nobody has trained\. Add --resume"
+        )
+        trainer.wait_for(r"1D\. Step: 100\. .* Not Training\.")
+        trainer.signal(signal.SIGINT)
+        assert trainer.wait() == 130
+    run = tmp_path / "results" / "ppo"
+    assert not list(run.rglob("*.pt")) + list(run.rglob("*.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -133,8 +168,4 @@ def test_damaged_checkpoint_names_the_one_before_which_can_be_resumed(
     said = ppo_train(*WORDS, "--run-id", "first", "--resume", *advice[1].split(), cwd=run.cwd)
     assert f"Resuming training from step {steps[-2]}." in said
     assert checkpoint(run.folder, "1D")["step"] >= 3000
-    shown = event_steps(run.folder / "1D")
-    assert shown == sorted(set(shown))
-    # A summary shows a learning rate if an update fell before it; the first one may have none.
-    first_summary = (steps[-2] // 500 + 1) * 500
-    assert set(range(500, 3001, 500)) - set(shown) <= {first_summary}
+    assert event_steps(run.folder / "1D") == list(range(500, 3001, 500))
