@@ -1,0 +1,83 @@
+"""The PPO cases of ML-Agents' own learning tests with images, entities and goals.
+
+Rule of those tests: once training has ended, the mean of the last 5 episodes is above a threshold.
+ML-Agents itself misses it now and then (5 of 6 seeds with one image, continuous actions and a
+shared critic; 6 of 6 in the other cases that were measured), so a case may fail on one seed of ten
+where it does there, and nowhere else. Where ML-Agents reads a lone variable-length goal like any
+other observation without a word, `goal_conditioning_type: none` says so here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainer_process import checkpoint, ppo_train, tiny_build, tiny_yaml
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the game shows, what is changed in the settings, and how well it has to go."""
+
+    game: str
+    changes: Mapping[str, Any]
+    threshold: float = 0.9
+    may_fail: int = 0  # of ten seeds
+
+
+SLOWLY: Mapping[str, Any] = {"hyperparameters__learning_rate": 3e-4}
+SHARED: Mapping[str, Any] = {**SLOWLY, "hyperparameters__shared_critic": True}
+NOT_STEERED: Mapping[str, Any] = {**SLOWLY, "network_settings__goal_conditioning_type": "none"}
+
+
+def advanced(encoder: str) -> Mapping[str, Any]:
+    return {
+        **SLOWLY,
+        "max_steps": 900,
+        "network_settings__hidden_units": 16,
+        "network_settings__vis_encode_type": encoder,
+    }
+
+
+def advanced_game(num_images: int, shape: str) -> str:
+    return f"0,1 --step-size 0.5 --vectors 0 --images {num_images} --image-shape {shape}"
+
+
+CASES = {
+    "1 image, discrete": Case("0,1 --vectors 0 --images 1", SLOWLY),
+    "2 images, continuous": Case("1,0 --vectors 0 --images 2", SLOWLY, may_fail=1),
+    "1 image, shared": Case("1,0 --vectors 0 --images 1", SHARED, may_fail=2),
+    "1 PNG image": Case("0,1 --vectors 0 --images 1 --image-format png", SLOWLY),
+    "resnet": Case(advanced_game(1, "3,36,36"), advanced("resnet"), 0.5),
+    "nature_cnn": Case(advanced_game(2, "3,36,36"), advanced("nature_cnn"), 0.5),
+    "match3": Case(advanced_game(1, "3,5,5"), advanced("match3"), 0.5),
+    "entities": Case("0,1 --vectors 0 --entities 2", SLOWLY),
+    "entities as goal": Case("1,0 --vectors 0 --entities 2 --goal 0", NOT_STEERED),
+    "entities and vector goal": Case("1,0 --vectors 1 --entities 1 --goal 0", SLOWLY),
+    "entities and image goal": Case("0,1 --vectors 1 --images 1 --entities 2 --goal 0", SLOWLY),
+}
+
+
+def mean_of_last_episodes(folder: Path, case: Case, seed: int) -> float:
+    """Trains through the command line; gives the mean return of the last 5 episodes."""
+    build = tiny_build(folder, "--actions", *case.game.split())
+    settings = tiny_yaml(folder, **case.changes)
+    ppo_train(settings.name, "--env", build.name, "--seed", seed, "--run-id", "run", cwd=folder)
+    returns = checkpoint(folder / "results" / "run", "1D")["recent_returns"][-5:]
+    assert len(returns) == 5
+    return float(sum(returns)) / 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_case_of_ml_agents_is_learned(tmp_path: Path, name: str) -> None:
+    earned = []
+    for seed in range(1337, 1347):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        earned.append(mean_of_last_episodes(folder, CASES[name], seed))
+    print(f"{name}: {[round(mean, 3) for mean in earned]}")
+    assert sum(mean <= CASES[name].threshold for mean in earned) <= CASES[name].may_fail
