@@ -128,13 +128,7 @@ class PPO:
                 sequences=rollout.sequences,
             )
             for batch in whole.shuffled(settings.batch_size, self.generator):
-                evaluation = self.policy.evaluate(
-                    batch.inputs,
-                    batch.action_mask,
-                    batch.continuous,
-                    batch.discrete,
-                    batch.sequences,
-                )
+                evaluation = batch.evaluated_by(self.policy)
                 log_ratio = self._of_ratio(evaluation.log_probs) - batch.old_log_probs
                 policy_loss = clipped_surrogate(log_ratio.exp(), batch.advantages, epsilon)
                 critic_loss = value_loss(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from trainer.nn.actor_critic import ActorCritic, Evaluation
 from trainer.nn.memory import Sequences
 from trainer.nn.sensors import Inputs
 from trainer.rollout.sequences import shuffled_sequences
@@ -30,6 +31,12 @@ class Minibatch:
     returns: Tensor  # (B, R)
     action_mask: Tensor | None = None  # (B, L) bool
     sequences: Sequences | None = None  # of a policy with memory: all B rows, in order
+
+    def evaluated_by(self, policy: ActorCritic) -> Evaluation:
+        """Asks a policy, as it is now, what it thinks of these decisions; with gradients."""
+        return policy.evaluate(
+            self.inputs, self.action_mask, self.continuous, self.discrete, self.sequences
+        )
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Minibatch]:
         """Gives minibatches of exactly `batch_size` rows in a new order, for one epoch.
