@@ -31,6 +31,7 @@ from trainer.onnx_graph import OPSET, build_model, with_outputs
 from trainer.onnx_policy import OnnxPolicy, open_session
 
 LIMIT = 1e-5  # largest difference between file and live policy
+FEWEST_ROWS = 16  # that a file is compared in, however large the images
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -78,6 +79,8 @@ def export(
         ExportError: weights are not finite, or the file acts differently from the policy.
     """
     started = time.perf_counter()
+    # Fewer rows of very large images: they are computed together, on both sides.
+    num_rows = min(num_rows, max(FEWEST_ROWS, policy.actor_body.rows_at_once))
     _require_finite(policy)
     model = build_model(policy)
     path.parent.mkdir(parents=True, exist_ok=True)
