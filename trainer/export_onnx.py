@@ -33,6 +33,7 @@ from trainer.onnx_policy import RECURRENT_OUT, OnnxPolicy, open_session
 
 LIMIT = 1e-5  # largest difference between file and live policy
 MEMORY_STEPS = 4  # decisions in a row that a policy with memory is compared in
+FEWEST_ROWS = 16  # that a file is compared in, however large the images
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -80,6 +81,8 @@ def export(
         ExportError: weights are not finite, or the file acts differently from the policy.
     """
     started = time.perf_counter()
+    # Fewer rows of very large images: they are computed together, on both sides.
+    num_rows = min(num_rows, max(FEWEST_ROWS, policy.actor_body.rows_at_once))
     _require_finite(policy)
     model = build_model(policy)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,9 @@ def mean_of_last_episodes(folder: Path, case: Case, seed: int) -> float:
     """Trains through the command line; gives the mean return of the last 5 episodes."""
     build = tiny_build(folder, "--actions", *case.game.split())
     settings = tiny_yaml(folder, **case.changes)
+    with settings.open("a") as file:
+        # Several threads that share their cores with other tests wait for each other for minutes.
+        file.write("torch_settings: {num_threads: 1}\n")
     ppo_train(settings.name, "--env", build.name, "--seed", seed, "--run-id", "run", cwd=folder)
     returns = checkpoint(folder / "results" / "run", "1D")["recent_returns"][-5:]
     assert len(returns) == 5

@@ -148,6 +148,15 @@ def test_images_are_fed_as_zero_to_one_whatever_they_were_trained_from(tmp_path:
     assert 255.0 not in constants
 
 
+def test_very_large_images_are_compared_in_fewer_rows(tmp_path: Path) -> None:
+    rows = {}
+    for size in (20, 220):
+        spec = behavior(image(3, size, size))
+        policy = make_policy(spec, vis_encode_type="resnet")
+        rows[size] = export(policy, spec, tmp_path / "Crab.onnx", num_rows=50).num_rows
+    assert rows == {20: 50, 220: 16}
+
+
 def scalars(path: Path) -> list[onnx.TensorProto]:
     entries = onnx.load(str(path)).graph.initializer
     floats = [entry for entry in entries if entry.data_type == TensorProto.FLOAT]
