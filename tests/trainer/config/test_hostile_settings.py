@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hostile_files import HOSTILE
 
+from trainer.cli.main import main
 from trainer.config import document
 from trainer.config.document import parse_document, read_document
 from trainer.config.errors import MOST_LINES_SHOWN, ConfigError
@@ -63,6 +64,19 @@ def test_every_message_says_where_and_ends_as_a_sentence(name: str) -> None:
 def test_what_is_said_fits_on_one_screen(name: str) -> None:
     lines = [line for problem in problems_of(name) for line in textwrap.wrap(problem, 100)]
     assert len(lines) <= 50
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_command_ends_with_exit_code_2_and_the_file_named(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.yaml"
+    for name in HOSTILE:
+        path.write_text(text_of(name), encoding="utf-8")
+        assert main([verb, str(path)]) == 2, name
+        said = capsys.readouterr().err
+        assert str(path) in said, name
+        assert "Traceback" not in said, name
 
 
 def test_there_are_more_than_a_hundred_kinds_of_mistakes() -> None:

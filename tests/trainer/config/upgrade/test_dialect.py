@@ -14,6 +14,13 @@ from trainer.config.settings import RunSettings
 from trainer.config.upgrade.dialect import upgraded
 from trainer.config.upgrade.emit import emit
 
+ROOT = Path(__file__).parents[4]
+FILES = [
+    ROOT / "behaviors.yaml",
+    *sorted(ROOT.glob("configs/**/*.yaml")),
+    *sorted(ROOT.glob("tests/trainer/config/unity/*.yaml")),
+]
+
 FLAT = """
 # Settings of 2019. Ask Ada.
 
@@ -296,3 +303,18 @@ B:
 def test_todays_behaviour_without_the_line_above_is_told_so() -> None:
     with pytest.raises(ConfigError, match=r"^old.yaml:1:1: Walker stands at the top level"):
         load("Walker:\n  trainer_type: ppo\n  hyperparameters: {batch_size: 5}\n")
+
+
+def comments_of(text: str) -> list[str]:
+    """Gives what stands behind the first # of each line; no text of our files holds one."""
+    return [found for line in text.splitlines() if (found := line.partition("#")[2].strip())]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_the_repository_is_written_with_all_its_comments(path: Path) -> None:
+    document = parse_document(path, path.read_text(encoding="utf-8"))
+    assert document.root is not None
+    text, lost = emit(document, document.root)
+    assert lost == []
+    assert parse_document(path, text).values == document.values
+    assert comments_of(text) == comments_of(document.text)
