@@ -99,6 +99,8 @@ class Range(Reader):
             "maximum": self.at_most,
         }
         given = {word: bound for word, bound in bounds.items() if bound is not None}
+        if self.even:
+            given["multipleOf"] = 2
         return {"type": "integer" if target is int else "number", **given}
 
     def holds(self, number: float) -> bool:
