@@ -21,7 +21,6 @@ from trainer.algos.ppo import PPO
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.metrics import Metrics
-from trainer.nn.encoders import ImageEncoder
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.rollout.segments import take
@@ -134,13 +133,6 @@ class Behavior:
         """Mean length of the last 100 episodes, in transitions."""
         lengths = self.episodes.recent_lengths
         return float(np.mean(lengths)) if lengths else None
-
-    @property
-    def image_work(self) -> int:
-        """Multiply-adds that the images of one minibatch take, forward, in actor and critic."""
-        encoders = [part for part in self.policy.modules() if isinstance(part, ImageEncoder)]
-        per_row = sum(encoder.multiply_adds for encoder in encoders)
-        return per_row * self.settings.hyperparameters.batch_size
 
     def decide(self, batches: Sequence[Decisions]) -> list[Actions]:
         """Answers agents that wait for an action, one answer per batch."""

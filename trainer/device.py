@@ -35,18 +35,13 @@ def choose_device(settings: TorchSettings) -> torch.device:
 
 def choose_num_threads(settings: RunSettings) -> int:
     """Gives the threads of an update: `torch_settings.num_threads`, else by the work in it."""
+    if settings.torch_settings.num_threads is not None:
+        return settings.torch_settings.num_threads
     behaviors = list(settings.behaviors.values())
     if settings.default_settings is not None:
         behaviors.append(settings.default_settings)
     work = max((_multiply_adds(behavior) for behavior in behaviors), default=0.0)
-    return num_threads_for(settings.torch_settings, work)
-
-
-def num_threads_for(settings: TorchSettings, multiply_adds: float) -> int:
-    """Gives the threads of an update whose minibatches take this many multiply-adds, forward."""
-    if settings.num_threads is not None:
-        return settings.num_threads
-    return 1 if multiply_adds < ONE_THREAD_MULTIPLY_ADDS else _num_cores()
+    return 1 if work < ONE_THREAD_MULTIPLY_ADDS else _num_cores()
 
 
 def _num_cores() -> int:
@@ -57,7 +52,7 @@ def _num_cores() -> int:
 
 
 def _multiply_adds(behavior: BehaviorSettings) -> float:
-    """Estimates the multiply-adds of one minibatch's dense layers, forward, actor and critic."""
+    """Estimates the multiply-adds of one minibatch's forward pass, actor and critic."""
     network = behavior.network_settings
     per_row = 2 * network.num_layers * network.hidden_units**2
     return float(per_row * behavior.hyperparameters.batch_size)

@@ -18,7 +18,7 @@ from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior, Summary, describe
 from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
-from trainer.device import choose_device, choose_num_threads, num_threads_for
+from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
 from trainer.run_storage import RunStorage
@@ -268,8 +268,6 @@ class Run:
         )
         self._trial_export(behavior)
         self.behaviors[name] = behavior
-        threads = num_threads_for(self.settings.torch_settings, behavior.image_work)
-        self.learning_threads = max(self.learning_threads, threads)
         for message in behavior.introduction():
             self.reporter.info(message)
 

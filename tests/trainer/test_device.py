@@ -8,7 +8,7 @@ import torch
 
 from trainer.config.errors import ConfigError
 from trainer.config.settings import RunSettings, TorchSettings
-from trainer.device import choose_device, choose_num_threads, num_threads_for
+from trainer.device import choose_device, choose_num_threads
 
 ALL_CORES = len(os.sched_getaffinity(0))
 
@@ -64,9 +64,3 @@ def test_given_number_of_threads_is_taken_as_it_is() -> None:
 )
 def test_small_updates_stay_on_one_thread(sections: dict[str, Any], expected: int) -> None:
     assert choose_num_threads(run_settings(**sections)) == expected
-
-
-def test_images_count_as_work_unless_the_user_has_said_how_many_threads() -> None:
-    assert num_threads_for(TorchSettings(), 19e6) == 1
-    assert num_threads_for(TorchSettings(), 21e6) == ALL_CORES
-    assert num_threads_for(TorchSettings(num_threads=3), 21e6) == 3

@@ -88,8 +88,7 @@ RECIPES: Mapping[VisualEncoder, _Recipe] = {
 class ImageEncoder(nn.Module):
     """One image per row to `hidden_units` features.
 
-    `floats_per_row` says how much memory a row needs on its way through, `multiply_adds` how much
-    work it is.
+    `floats_per_row` says how much memory a row needs on its way through.
     """
 
     def __init__(
@@ -105,22 +104,11 @@ class ImageEncoder(nn.Module):
         layers = recipe.layers(shape[0])
         image = torch.zeros((1, *shape))
         self.floats_per_row = image.numel()
-        self.multiply_adds = 0
-
-        def count(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-            assert isinstance(layer, nn.Conv2d)
-            self.multiply_adds += output.numel() * layer.weight[0].numel()
-
         with torch.no_grad():
             for layer in layers:
-                convolutions = [part for part in layer.modules() if isinstance(part, nn.Conv2d)]
-                hooks = [part.register_forward_hook(count) for part in convolutions]
                 image = layer(image)
                 self.floats_per_row += image.numel()
-                for hook in hooks:
-                    hook.remove()
         dense = nn.Linear(image.numel(), hidden_units)
-        self.multiply_adds += dense.weight.numel()
         self.layers = nn.Sequential(*layers, nn.Flatten(), dense, recipe.activation())
         # With kaiming, convolutions start as PyTorch draws them, which is what ML-Agents does.
         if initialization == "orthogonal":
