@@ -24,7 +24,7 @@ import grpc
 from benchmarks.machine import cpu_model
 from envs.bridge.event_loop import EventLoop
 from envs.bridge.http2_client import UnaryConnection
-from envs.bridge.protocol import CHANNEL_OPTIONS, EXCHANGE, METHOD, SERVICE
+from envs.bridge.protocol import EXCHANGE, METHOD, SERVICE
 from envs.bridge.server import Call, ConnectionLost, SimulatorServer
 
 KINDS = ("grpcio", "ours")
@@ -36,7 +36,7 @@ def run_client(kind: str, port: int) -> None:
     """Makes the calls and prints what they cost; in a process of its own."""
     call: Callable[[bytes], bytes]
     if kind == "grpcio":
-        channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS)
+        channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EXCHANGE)
         call = method
     else:
@@ -58,7 +58,7 @@ def start_client(kind: str, port: int) -> subprocess.Popen[str]:
 
 def serve_with_grpcio(client: str) -> str:
     """Gives what a client prints that is served by grpcio; the handler answers by itself."""
-    server = grpc.server(ThreadPoolExecutor(1), options=CHANNEL_OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(1))
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
         lambda message, context: ANSWER
     )

@@ -76,7 +76,7 @@ def python(running: Sequence[int]) -> Finding:
 
 def packages() -> Iterator[Finding]:
     """Asks for the libraries; those of extras may be missing."""
-    needed = ("torch", "numpy", "grpcio", "protobuf", "onnx", "onnxruntime", "mlagents-envs")
+    needed = ("torch", "numpy", "hpack", "protobuf", "onnx", "onnxruntime", "mlagents-envs")
     versions = {name: installed(name) for name in (*needed, "gymnasium", "mujoco")}
     missing = [name for name in needed if versions[name] is None]
     found = ", ".join(f"{name} {versions[name]}" for name in needed if versions[name])

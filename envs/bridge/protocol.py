@@ -13,9 +13,3 @@ PACKAGE_VERSION = "1.1.0"
 
 STATUS_OK = 200
 STATUS_CLOSING = 400
-
-# A step message with cameras is larger than gRPC's own limit of 4 MiB; -1 lifts the limit.
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-)

@@ -22,9 +22,14 @@ from envs.bridge.proto.communicator_pb2 import (
     UnityMessageProto,
     UnityRLCapabilitiesProto,
 )
-from envs.bridge.protocol import CHANNEL_OPTIONS, EXCHANGE
+from envs.bridge.protocol import EXCHANGE
 
 BEHAVIOR = "Walker?team=0"
+# A step message with cameras is larger than gRPC's own limit of 4 MiB; -1 lifts the limit.
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
 PATIENCE_S = 20.0
 
 Future: TypeAlias = "grpc.Future[bytes]"

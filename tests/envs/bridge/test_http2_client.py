@@ -14,9 +14,10 @@ import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted_client import CHANNEL_OPTIONS
 
 from envs.bridge.http2_client import CallError, UnaryConnection
-from envs.bridge.protocol import CHANNEL_OPTIONS, EXCHANGE, METHOD, SERVICE
+from envs.bridge.protocol import EXCHANGE, METHOD, SERVICE
 
 Handler = Callable[[bytes, grpc.ServicerContext], bytes]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from scripted_client import PATIENCE_S, Future, ScriptedClient, bare, greeting
+from scripted_client import CHANNEL_OPTIONS, PATIENCE_S, Future, ScriptedClient, bare, greeting
 
 from envs.bridge.event_loop import EventLoop
-from envs.bridge.protocol import CHANNEL_OPTIONS, EXCHANGE
+from envs.bridge.protocol import EXCHANGE
 from envs.bridge.server import Call, ConnectionLost, SimulatorServer
 
 if TYPE_CHECKING:
