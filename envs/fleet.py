@@ -174,7 +174,7 @@ class Fleet:
                 return items
             if not self.num_alive:
                 raise self._nobody_left()
-            deadlines = [s.deadline for s in self._simulators if s.state is State.RUNNING]
+            deadlines = [s.silence_limit for s in self._simulators if s.state is State.RUNNING]
             if limit is not None:
                 deadlines.append(limit)
             now = time.monotonic()
@@ -289,7 +289,7 @@ class Fleet:
                 self._handle(self._loop.take())
         now = time.monotonic()
         for simulator in self._simulators:
-            if simulator.state is State.RUNNING and now >= simulator.deadline:
+            if simulator.state is State.RUNNING and now >= simulator.silence_limit:
                 self._lose_silent(simulator)
 
     def _handle(self, event: Event) -> None:

@@ -8,6 +8,7 @@ all happens in the event loop of whoever waits for calls.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -78,6 +79,7 @@ class SimulatorServer:
         self._peer: _Dialer | None = None  # the simulator
         self._pending: tuple[Call, _Dialer, int] | None = None  # with its stream
         self._is_closing = False
+        self.last_heard_s = 0.0  # when the simulator has last sent anything, by time.monotonic
         try:
             self._listener = socket.create_server((LOOPBACK, port), backlog=NUM_WAITING_DIALLERS)
         except OSError as error:
@@ -117,7 +119,11 @@ class SimulatorServer:
     def _accept(self, ready: int) -> None:
         with suppress(OSError):  # it has hung up already
             wire, _ = self._listener.accept()
-            self._dialers.add(_Dialer(wire, self._loop, self._take, self._lose))
+            self._dialers.add(_Dialer(wire, self._loop, self._take, self._lose, self._hear))
+
+    def _hear(self, dialer: _Dialer) -> None:
+        if dialer is self._peer:
+            self.last_heard_s = time.monotonic()
 
     def _take(self, dialer: _Dialer, request: Request) -> None:
         """Takes a call, or refuses it."""
@@ -177,12 +183,14 @@ class _Dialer:
         loop: EventLoop[Any],
         take: Callable[[_Dialer, Request], None],
         lose: Callable[[_Dialer, int | None], None],
+        hear: Callable[[_Dialer], None],
     ) -> None:
         self.is_forgotten = False  # its simulator was given up
         self._wire = wire
         self._loop = loop
         self._take = take
         self._lose = lose
+        self._hear = hear
         self._connection = ServerConnection(EXCHANGE)
         wire.setblocking(False)
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -220,6 +228,7 @@ class _Dialer:
         if not data:
             self._hang_up()
             return
+        self._hear(self)
         try:
             news = self._connection.receive(data)
         except Http2Error:

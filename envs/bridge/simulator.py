@@ -119,6 +119,16 @@ class Simulator:
         return None if self._process is None else self._process.pid
 
     @property
+    def silence_limit(self) -> float:
+        """When it counts as silent, by time.monotonic.
+
+        Bytes of a call that has not been read yet count: while the trainer learned, nobody read.
+        """
+        if self.has_hung_up:
+            return self.deadline
+        return max(self.deadline, self.server.last_heard_s + self._plan.timeout_wait_s)
+
+    @property
     def port(self) -> int:
         """Where the simulator dials the trainer."""
         return self.server.port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -457,6 +458,15 @@ def test_simulator_that_waits_for_the_trainer_never_times_out() -> None:
         assert fleet.recv(timeout_s=1.8) == []
         fleet.send(0, {})
         assert answer(future).header.status == 200
+
+
+def test_call_that_came_while_the_trainer_learned_is_not_late_however_large() -> None:
+    with fleet_and_client(timeout_wait_s=0.5) as (fleet, client):
+        connect(fleet, client)
+        crowd = [agent(number, [1.0] * 1000) for number in range(2000)]  # 8 MB, read in pieces
+        client.send(step({BEHAVIOR: crowd}, [brain()]))
+        time.sleep(1.0)
+        assert len(receive(fleet).decisions[BEHAVIOR]) == 2000
 
 
 def test_wrong_number_of_actions_is_the_trainers_mistake() -> None:
