@@ -18,7 +18,8 @@ from trainer.actor import to_simulator
 from trainer.behavior import Behavior
 from trainer.checkpoint import CheckpointError
 from trainer.config.settings import BehaviorSettings
-from trainer.mlagents_checkpoint import Adopted, MlagentsCheckpoint, adopt, load_start
+from trainer.mlagents.adopt import Adopted, adopt
+from trainer.mlagents.checkpoint import MlagentsCheckpoint, load_start
 from trainer.saved_policy import restore_policy
 
 RUNS = Path(__file__).parent / "mlagents_runs"
