@@ -22,7 +22,8 @@ from trainer.config.settings import RunSettings
 from trainer.config.write import dump
 from trainer.event_log import EventLog
 from trainer.export_onnx import export
-from trainer.mlagents_checkpoint import MlagentsCheckpoint, adopt, load_start
+from trainer.mlagents.adopt import adopt
+from trainer.mlagents.checkpoint import MlagentsCheckpoint, load_start
 from trainer.reporter import Reporter
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers

@@ -18,7 +18,8 @@ from trainer.actor import to_simulator
 from trainer.behavior import Behavior
 from trainer.checkpoint import CheckpointError
 from trainer.config.settings import BehaviorSettings
-from trainer.mlagents_checkpoint import Adopted, MlagentsCheckpoint, adopt, load_start
+from trainer.mlagents.adopt import Adopted, adopt
+from trainer.mlagents.checkpoint import MlagentsCheckpoint, load_start
 from trainer.saved_policy import restore_policy
 
 RUNS = Path(__file__).parent / "mlagents_runs"
@@ -30,7 +31,6 @@ ACTIONS = {
     "without_normalizer": ActionSpec(2, ()),
     "memory": ActionSpec(2, (3, 2)),
 }
-POLICIES = [name for name in ACTIONS if name != "memory"]
 
 
 def spec_of(run: str, sizes: tuple[int, ...] = (3, 2)) -> BehaviorSpec:
@@ -46,6 +46,7 @@ def settings_of(run: str, **network: Any) -> BehaviorSettings:
     changes: dict[str, Any] = {
         "hybrid": {"num_layers": 1},
         "without_normalizer": {"normalize": False},
+        "memory": {"memory": {"memory_size": 8, "sequence_length": 4}},
     }
     return BehaviorSettings.model_validate(
         {
@@ -78,14 +79,14 @@ def observations(count: int = 64) -> list[np.ndarray[Any, np.dtype[np.float32]]]
     return [near.astype(np.float32), wide.astype(np.float32)]
 
 
-@pytest.mark.parametrize("run", POLICIES)
+@pytest.mark.parametrize("run", ACTIONS)
 def test_policy_acts_as_ml_agents_own_export_of_the_same_checkpoint(run: str) -> None:
     """onnxruntime runs the file that mlagents-learn has exported; ours must answer the same."""
     saved = restore_policy(adopted(run).state)
     obs = observations()
     session = onnxruntime.InferenceSession(RUNS / run / "Crab.onnx")
     feed = {f"obs_{i}": column for i, column in enumerate(obs)}
-    mask = None
+    mask = memory = None
     branches = list(ACTIONS[run].discrete_branches)
     if branches:
         mask = np.random.default_rng(6).random((len(obs[0]), sum(branches))) < 0.6
@@ -93,8 +94,12 @@ def test_policy_acts_as_ml_agents_own_export_of_the_same_checkpoint(run: str) ->
         feed["action_masks"] = mask.astype(np.float32)
     with torch.no_grad():
         inputs = saved.policy.inputs([torch.from_numpy(column) for column in obs])
+    if saved.policy.memory_size:
+        memory = torch.randn(len(obs[0]), saved.policy.memory_width)
+        feed["recurrent_in"] = memory[:, None, : saved.policy.memory_size].numpy()
     allowed = None if mask is None else torch.from_numpy(mask)
-    action = to_simulator(saved.policy.act(inputs, allowed, torch.Generator(), deterministic=True))
+    chosen = saved.policy.act(inputs, allowed, torch.Generator(), True, memory)
+    action = to_simulator(chosen)
     if ACTIONS[run].continuous_size:
         (theirs,) = session.run(["deterministic_continuous_actions"], feed)
         assert np.abs(theirs).max() > 1e-3  # something is being compared
@@ -125,14 +130,16 @@ def test_state_is_what_a_behavior_saves_itself(tmp_path: Path) -> None:
         behavior.metrics.close()
 
 
-@pytest.mark.parametrize("run", POLICIES)
+@pytest.mark.parametrize("run", ACTIONS)
 def test_report_says_what_was_taken(run: str) -> None:
     (line,) = adopted(run).report
     assert line.startswith("Taken from ML-Agents' ")
     assert "checkpoint.pt: weights of actor and critic (" in line
     assert ("normaliser (" in line) == (run != "without_normalizer")
-    # 4 updates of 3 epochs with 70 decisions in minibatches of 16
-    assert "optimiser (Adam after 48 steps)" in line
+    # 4 updates of 3 epochs with 70 decisions in minibatches of 16; with memory 80 and more, because
+    # ML-Agents pads sequences, 10 decisions to 12
+    steps = 60 if run == "memory" else 48
+    assert f"optimiser (Adam after {steps} steps)" in line
 
 
 def test_critic_and_normalizer_are_taken_value_by_value() -> None:
@@ -243,7 +250,7 @@ def test_signals_of_one_side_only_are_told() -> None:
         ("without_normalizer", {"normalize": True}, (3, 2), "running_mean: checkpoint none, now"),
         ("continuous", {}, (2, 3), "running_mean: checkpoint (3,), now (2,)"),
         ("continuous", {"activation": "tanh"}, (3, 2), "activation: ML-Agents' is always swish"),
-        ("memory", {}, (3, 2), "memory (LSTM): checkpoint 8 tensors more"),
+        ("memory", {"memory": None}, (3, 2), "memory (LSTM): checkpoint 8 tensors more"),
     ],
 )
 def test_other_network_is_refused_with_the_difference(

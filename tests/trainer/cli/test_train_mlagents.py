@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import re
+import shlex
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from test_train_rules import contents
 from trainer_process import Trainer, checkpoint, ppo_train, run_events, write_yaml
 
 RUNS = Path(__file__).parents[1] / "mlagents_runs"
+NETWORKS = Path(__file__).parents[1] / "mlagents_networks"
 WORDS = ("settings.yaml", "--env", "gym:two_sensors:TwoSensors", "--run-id")
 
 
@@ -88,3 +93,28 @@ def test_other_network_is_one_message_and_exit_code_2(cwd: Path) -> None:
     after = contents(cwd / "results" / "old")
     assert {name: after[name] for name in before} == before
     assert after.keys() - before.keys() == {"configuration.yaml"}
+
+
+def test_cameras_crowds_goals_and_memory_go_on_too(tmp_path: Path) -> None:
+    made = NETWORKS / "everything"
+    behavior = json.loads((made / "run.json").read_text())["behavior"]
+    write_yaml(tmp_path / "settings.yaml", {"behaviors": {"Crab": behavior | {"max_steps": 290}}})
+    theirs = tmp_path / "results" / "old" / "Crab" / "checkpoint.pt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(lzma.decompress((made / "checkpoint.pt.xz").read_bytes()))
+    build = tmp_path / "build.x86_64"
+    simulator = [sys.executable, str(NETWORKS / "noisy_simulator.py"), str(made / "run.json")]
+    build.write_text(f'#!/bin/sh\nexec {shlex.join(simulator)} "$@"\n')
+    build.chmod(0o755)
+    words = ("settings.yaml", "--env", "build.x86_64", "--run-id", "old", "--resume")
+    said = ppo_train(*words, cwd=tmp_path)
+    taken = (
+        r"Taken from ML-Agents' .*, normaliser \(209 rows\), optimiser \(Adam after 30 steps\), st"
+    )
+    assert re.search(taken, said), said
+    assert "Resuming training from step 208." in said
+    assert "Not taken" not in said
+    state = checkpoint(tmp_path / "results" / "old", "Crab")
+    # An update of 3 epochs with 64 decisions in minibatches of 16.
+    assert state["algorithm"]["optimizer"]["state"][0]["step"] == 30 + 3 * 4
+    assert (tmp_path / "results" / "old" / "Crab.onnx").is_file()
