@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
 from pathlib import Path
 
@@ -64,6 +66,13 @@ def test_port_that_somebody_has_is_told() -> None:
     assert doctor.editor_port(0).verdict is Verdict.GOOD
 
 
+def test_libraries_that_are_looked_for_are_those_that_are_needed() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        needed = tomllib.load(file)["project"]["dependencies"]
+    names = {re.split("[^a-z-]", requirement)[0] for requirement in needed}
+    assert set(doctor.NEEDED) == names
+
+
 def test_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "installed", lambda name: None if name == "onnx" else "1.0")
     libraries, gymnasium = doctor.packages()
@@ -109,7 +118,7 @@ def test_all_questions_are_asked_and_the_exit_code_follows(
 
 def test_broken_libraries_do_not_keep_the_others_from_being_looked_at() -> None:
     code = (
-        "import sys; sys.modules.update({'torch': None, 'grpc': None})\n"
+        "import sys; sys.modules.update({'torch': None, 'hpack': None})\n"
         "from trainer.cli.main import main; sys.exit(main(['doctor']))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
