@@ -165,6 +165,8 @@ class Fleet:
         Raises:
             SimulatorError: no simulator is left, and all losses have been delivered.
         """
+        if not self._simulators:
+            raise self._nobody_left()
         self._lanes.recycle()
         limit = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -275,8 +277,7 @@ class Fleet:
             self._loop.serve(GOODBYE_POLL_S)
         for simulator in self._simulators:
             simulator.server.close()
-        if self._simulators:
-            self._loop.close()
+        self._loop.close()
         self._simulators = []
 
     # ---- events -----------------------------------------------------------------------------
@@ -492,7 +493,7 @@ class Fleet:
 
     def _nobody_left(self) -> SimulatorError:
         error = self._last_error
-        if error is None:
+        if error is None or not self._simulators:
             return SimulatorClosedError("The fleet is closed: it has no simulators.")
         if len(self._simulators) == 1:
             return error

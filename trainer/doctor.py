@@ -28,6 +28,21 @@ START_WAIT_S = 60.0
 GIGABYTE = 1e9
 LITTLE_DISK_GB = 5.0  # a night of checkpoints and event files
 TOO_LITTLE_DISK_GB = 0.5
+# What pyproject.toml asks for.
+NEEDED = (
+    "torch",
+    "mlagents-envs",
+    "hpack",
+    "protobuf",
+    "numpy",
+    "pyyaml",
+    "pydantic",
+    "tensorboard",
+    "onnx",
+    "onnxruntime",
+    "pillow",
+    "rich",
+)
 TINY = (sys.executable, "-m", "envs.testing.tiny")
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -76,10 +91,9 @@ def python(running: Sequence[int]) -> Finding:
 
 def packages() -> Iterator[Finding]:
     """Asks for the libraries; those of extras may be missing."""
-    needed = ("torch", "numpy", "hpack", "protobuf", "onnx", "onnxruntime", "mlagents-envs")
-    versions = {name: installed(name) for name in (*needed, "gymnasium", "mujoco")}
-    missing = [name for name in needed if versions[name] is None]
-    found = ", ".join(f"{name} {versions[name]}" for name in needed if versions[name])
+    versions = {name: installed(name) for name in (*NEEDED, "gymnasium", "mujoco")}
+    missing = [name for name in NEEDED if versions[name] is None]
+    found = ", ".join(f"{name} {versions[name]}" for name in NEEDED if versions[name])
     if missing:
         advice = f"Install what is missing ({', '.join(missing)}): pip install --upgrade ppo-train"
         yield Finding("Libraries", Verdict.FAILURE, found or "none", advice)

@@ -72,7 +72,7 @@ class ModelFacts:
         return next((tensor for tensor in self.outputs if tensor.name == name), None)
 
     def answer(self, name: str, batch: int = 1) -> NDArray[Any] | None:
-        """Gives what an output was on zeros; None if it is not there, or the model did not run."""
+        """Gives the numbers of an output on zeros; None if there are none, or it did not run."""
         answers = self.answers[batch]
         return None if isinstance(answers, str) else answers.get(name)
 
@@ -172,12 +172,18 @@ def _answers(path: Path, inputs: tuple[TensorFacts, ...]) -> dict[int, Arrays | 
     answers: dict[int, Arrays | str] = {}
     names = [entry.name for entry in session.get_outputs()]
     for batch in BATCHES:
-        feed = {tensor.name: _zeros(tensor, batch) for tensor in inputs}
         try:
-            answers[batch] = dict(zip(names, session.run(names, feed), strict=True))
-        except Exception as error:  # likewise
+            feed = {tensor.name: _zeros(tensor, batch) for tensor in inputs}
+            outputs = zip(names, session.run(names, feed), strict=True)
+            answers[batch] = {name: value for name, value in outputs if _are_numbers(value)}
+        except Exception as error:  # likewise; and sizes that no memory has room for
             answers[batch] = _first_line(error)
     return answers
+
+
+def _are_numbers(value: object) -> bool:
+    """Tells whether an output can hold actions or constants; texts and sequences cannot."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
 def _zeros(tensor: TensorFacts, batch: int) -> NDArray[Any]:

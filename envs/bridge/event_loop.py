@@ -83,7 +83,7 @@ class EventLoop(Generic[E]):
             self.serve(left_s)
 
     def close(self) -> None:
-        """Ends the loop; sockets that it watched stay open."""
+        """Ends the loop; sockets that it watched stay open. No harm when it has ended."""
         self._selector.close()
         self._wake_up.close()
         self._alarm.close()

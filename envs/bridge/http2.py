@@ -79,7 +79,14 @@ def header_text(text: str) -> bytes:
 
 
 def without_padding(payload: bytes, flags: int) -> bytes:
-    """Gives the payload of a DATA or HEADERS frame without what only hides its length."""
+    """Gives the payload of a DATA or HEADERS frame without what only hides its length.
+
+    Raises:
+        IndexError: it has less than the padding that it speaks of.
+    """
     if not flags & Flag.PADDED:
         return payload
-    return payload[1 : len(payload) - payload[0]]
+    end = len(payload) - payload[0]
+    if end < 1:
+        raise IndexError("a frame is shorter than its padding")
+    return payload[1:end]

@@ -54,6 +54,7 @@ class ErrorCode(IntEnum):
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
     FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
     COMPRESSION_ERROR = 9
 
 
@@ -223,6 +224,7 @@ class ServerConnection:
         assert self._header_block is not None
         (stream, flags, block), self._header_block = self._header_block, None
         if stream in self._streams:
+            self._require_open(self._streams[stream])
             return self._end_request(stream) if flags & Flag.END_STREAM else None
         if stream % 2 == 0 or stream <= self._last_stream:
             raise self._broken(f"stream {stream} cannot be opened after {self._last_stream}")
@@ -253,8 +255,14 @@ class ServerConnection:
         call = self._streams.get(stream)
         if call is None:
             return None  # refused already
+        self._require_open(call)
         call.body += without_padding(payload, flags)
         return self._end_request(stream) if flags & Flag.END_STREAM else None
+
+    def _require_open(self, call: _Stream) -> None:
+        """Raises Http2Error when the dialler goes on with a call that it has ended."""
+        if call.is_complete:
+            raise self._broken("a call goes on that has ended", ErrorCode.STREAM_CLOSED)
 
     def _end_request(self, stream: int) -> Request | None:
         """Gives a call whose message is complete; refuses one that is none."""
@@ -284,21 +292,35 @@ class ServerConnection:
         for offset in range(0, len(payload), 6):
             key, value = struct.unpack_from(">HI", payload, offset)
             if key == Setting.INITIAL_WINDOW_SIZE:
+                self._require_window(value)
                 for call in self._streams.values():
                     call.window += value - self._initial_window
                 self._initial_window = value
             elif key == Setting.MAX_FRAME_SIZE:
+                if not INITIAL_FRAME <= value <= LARGEST_FRAME:
+                    raise self._broken(f"frames of {value} bytes cannot be asked for")
                 self._max_frame_bytes = value
         self.outgoing += frame(Frame.SETTINGS, Flag.ACK, 0, b"")
         self._send_waiting_answers()
 
     def _take_window_update(self, stream: int, flags: int, payload: bytes) -> None:
-        (increment,) = struct.unpack(">I", payload)
+        (word,) = struct.unpack(">I", payload)
+        increment = word & LARGEST_WINDOW
+        if increment == 0:
+            raise self._broken("a window grows by nothing")
         if stream == 0:
             self._window += increment
+            self._require_window(self._window)
         elif stream in self._streams:
-            self._streams[stream].window += increment
+            call = self._streams[stream]
+            call.window += increment
+            self._require_window(call.window)
         self._send_waiting_answers()
+
+    def _require_window(self, num_bytes: int) -> None:
+        if num_bytes > LARGEST_WINDOW:
+            reason = f"a window of {num_bytes} bytes is too large"
+            raise self._broken(reason, ErrorCode.FLOW_CONTROL_ERROR)
 
     def _take_ping(self, stream: int, flags: int, payload: bytes) -> None:
         if not flags & Flag.ACK:

@@ -7,7 +7,7 @@ they take four bytes (`FIRST_AGENT_ID`). Any protobuf reader understands the res
 
 Images of bytes go as PNG, whose length varies: they are put between the pieces of such a record.
 
-Letters: C channels, H height, W width.
+Letters: C channels, H height, W width, L sum of branch sizes.
 """
 
 from __future__ import annotations
@@ -49,20 +49,32 @@ class ImageColumn(NamedTuple):
 class AgentRecords:
     """Rows of one behaviour's agents, ready to send.
 
-    `obs`, `reward`, `done` and `truncated` are columns of what `rows` gives: write into them in
-    place. All rows begin as zeros, not done, with the id FIRST_AGENT_ID. Columns of images are
-    (rows, H, W, C), however their sensor's shape and properties let them lie on the wire.
+    `obs`, `reward`, `done`, `truncated` and `forbidden` are columns of what `rows` gives: write
+    into them in place. All rows begin as zeros, not done, with the id FIRST_AGENT_ID. Columns of
+    images are (rows, H, W, C), however their sensor's shape and properties let them lie on the
+    wire.
     """
 
-    def __init__(self, sensors: Sequence[ObservationSpec], num_rows: int) -> None:
+    def __init__(
+        self, sensors: Sequence[ObservationSpec], num_rows: int, num_masked: int = 0
+    ) -> None:
+        """Builds the rows.
+
+        Args:
+            sensors: what an agent observes.
+            num_rows: how many.
+            num_masked: L, how many actions a mask speaks of; 0 = agents send none.
+        """
         if min((size for sensor in sensors for size in sensor.shape), default=1) < 1:
             raise ValueError(f"a sensor without elements among {sensors}")
         numeric = [sensor for sensor in sensors if sensor.dtype != "uint8"]
-        body, offsets, ends = _template(numeric)
+        body, offsets, ends = _template(numeric, num_masked)
         # A record with images has another length every time, and gets its prefix in the end.
         has_images = len(numeric) < len(sensors)
         prefix = b"" if has_images else head(LIST_VALUE, len(body))
         columns = {"reward": "<f4", "done": "u1", "truncated": "u1", "agent_id": "4u1"}
+        if num_masked:
+            columns["forbidden"] = f"({num_masked},)u1"
         formats: list[object] = [columns[name] for name in columns]
         formats += [("<f4", sensor.shape) for sensor in numeric]
         layout = np.dtype(
@@ -80,6 +92,9 @@ class AgentRecords:
         self.done: NDArray[np.uint8] = rows["done"]
         self.truncated: NDArray[np.uint8] = rows["truncated"]
         self._agent_id: NDArray[np.uint8] = rows["agent_id"]  # (rows, 4)
+        self.forbidden: NDArray[np.uint8] = (  # (rows, L), 1 where an action is not allowed
+            rows["forbidden"] if num_masked else np.empty((num_rows, 0), np.uint8)
+        )
         self._images: list[ImageColumn] = []
         obs: list[Observations] = []
         for sensor in sensors:
@@ -92,7 +107,7 @@ class AgentRecords:
             else:
                 obs.append(_as_images(sensor, rows[f"obs{num_before}"]))
         self.obs: tuple[Observations, ...] = tuple(obs)
-        for column in (self.reward, self.done, self.truncated, *self.obs):
+        for column in (self.reward, self.done, self.truncated, self.forbidden, *self.obs):
             column[...] = 0
 
     def set_agent_id(self, row: int, agent_id: int) -> None:
@@ -135,24 +150,27 @@ def _as_images(sensor: ObservationSpec, column: Float32) -> Float32:
     return column.transpose(0, 2, 3, 1) if sensor.dimension_property == VISUAL else column
 
 
-def _template(sensors: Sequence[ObservationSpec]) -> tuple[bytes, list[int], list[int]]:
+def _template(
+    sensors: Sequence[ObservationSpec], num_masked: int
+) -> tuple[bytes, list[int], list[int]]:
     """Gives a record without zeros, and where its numbers begin and its parts end.
 
-    The numbers are reward, done, truncated, id, and each sensor's data; the parts, what comes
-    before the sensors, and each sensor.
+    The numbers are reward, done, truncated, id, the mask if there is one, and each sensor's data;
+    the parts, what comes before the sensors, and each sensor.
     """
     body = b""
-    ends = []
+    offsets = []
     # Serialised one by one, in the order of field numbers, so that each value ends its piece.
-    for piece in (
-        AgentInfoProto(reward=1.0),
-        AgentInfoProto(done=True),
-        AgentInfoProto(max_step_reached=True),
-        AgentInfoProto(id=FIRST_AGENT_ID),
+    for piece, size in (
+        (AgentInfoProto(reward=1.0), 4),
+        (AgentInfoProto(done=True), 1),
+        (AgentInfoProto(max_step_reached=True), 1),
+        (AgentInfoProto(id=FIRST_AGENT_ID), 4),
+        (AgentInfoProto(action_mask=[True] * num_masked), num_masked),
     ):
         body += piece.SerializeToString()
-        ends.append(len(body))
-    offsets = [end - size for end, size in zip(ends, (4, 1, 1, 4), strict=True)]
+        if size:
+            offsets.append(len(body) - size)
     parts = [len(body)]
     for sensor in sensors:
         ones, twos = (_numbers(sensor, fill) for fill in (b"\x01", b"\x02"))

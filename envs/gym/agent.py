@@ -21,6 +21,7 @@ from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords
 from envs.bridge.side_channels import Sampler, StatsAggregation, StatsMessage
 from envs.errors import SimulatorError, UnsupportedSpaceError
 from envs.gym.make import Env
+from envs.gym.masks import MASK_KEY, ActionMasks, require_no_late_mask
 from envs.gym.spaces import ActionLayout, ObservationLayout
 
 log = logging.getLogger(__name__)
@@ -129,16 +130,12 @@ class GymSimulator:
         self._seed = seed
         self._observations, self._actions = layouts_of(envs[0])
         self._parameters = Parameters(envs, seed)
-        sensors = [
+        self._masks = ActionMasks(envs, self._actions.branches)
+        self._has_masks = False
+        self._sensors = [
             sensor.spec(has_channels_last=has_channels_last)
             for sensor in self._observations.sensors
         ]
-        # The first K rows are decisions, row k of environment k; behind them, ends of episodes.
-        self._records = AgentRecords(sensors, 2 * len(envs))
-        self._obs_rows = [
-            tuple(column[row] for column in self._records.obs) for row in range(2 * len(envs))
-        ]
-        self._records.done[len(envs) :] = 1
         self._agent_ids = [0] * len(envs)
         self._next_agent_id = FIRST_AGENT_ID
         self._num_rows = 0
@@ -157,13 +154,30 @@ class GymSimulator:
 
     def reset(self) -> None:
         """Begins a new episode everywhere; the old ones are dropped without a word."""
+        beginnings = []
         for index in range(len(self._envs)):
             # Seeds are given once; afterwards each environment's own generator goes on.
             seed = None if self.has_begun else env_seed(self._seed, index)
-            self._begin_episode(index, seed)
+            beginnings.append(self._restart(index, seed))
+        if not self.has_begun:
+            self._has_masks = self._masks.are_given([info for _, info in beginnings])
+            self._build_rows()
+        for index, (obs, info) in enumerate(beginnings):
+            self._begin_episode(index, obs, info)
         self._records.reward[: len(self._envs)] = 0.0
         self._num_rows = len(self._envs)
         self._stats.clear()
+
+    def _build_rows(self) -> None:
+        """Builds the rows of all agents, now that it is known whether they have masks."""
+        num_envs = len(self._envs)
+        num_masked = sum(self._actions.branches) if self._has_masks else 0
+        # The first K rows are decisions, row k of environment k; behind them, ends of episodes.
+        self._records = AgentRecords(self._sensors, 2 * num_envs, num_masked)
+        self._obs_rows = [
+            tuple(column[row] for column in self._records.obs) for row in range(2 * num_envs)
+        ]
+        self._records.done[num_envs:] = 1
 
     def step(self, request: Request) -> None:
         """Makes one env_step everywhere with the actions of `request`."""
@@ -185,6 +199,8 @@ class GymSimulator:
                 self._end_episode(index, obs, float(reward), is_truncated=not terminated)
             else:
                 write(obs, rows[index])
+                if self._has_masks or MASK_KEY in info:
+                    self._write_mask(index, info)
                 rewards[index] = reward
         self._records.reward[:num_envs] = rewards
 
@@ -206,10 +222,22 @@ class GymSimulator:
         for env in self._envs:
             env.close()
 
-    def _begin_episode(self, index: int, seed: int | None = None) -> None:
+    def _write_mask(self, index: int, info: Mapping[str, Any]) -> None:
+        if self._has_masks:
+            self._records.forbidden[index] = self._masks.forbidden(index, info)
+        else:
+            require_no_late_mask(info)
+
+    def _restart(self, index: int, seed: int | None = None) -> tuple[Any, Mapping[str, Any]]:
+        """Resets an environment with the parameters that it should have by now."""
         self._parameters.apply(index)
-        obs, _ = self._envs[index].reset(seed=seed)
+        obs, info = self._envs[index].reset(seed=seed)
+        return obs, info
+
+    def _begin_episode(self, index: int, obs: Any, info: Mapping[str, Any]) -> None:
+        """Writes an episode's first decision, with a new agent id."""
         self._observations.write(obs, self._obs_rows[index])
+        self._write_mask(index, info)
         self._agent_ids[index] = self._next_agent_id
         self._records.set_agent_id(index, self._next_agent_id)
         is_last = self._next_agent_id == LAST_AGENT_ID
@@ -223,7 +251,7 @@ class GymSimulator:
         self._records.reward[row] = reward
         self._records.truncated[row] = is_truncated
         self._records.set_agent_id(row, self._agent_ids[index])
-        self._begin_episode(index)
+        self._begin_episode(index, *self._restart(index))
 
 
 def serve(connection: TrainerConnection, build: Callable[[Welcome], GymSimulator]) -> None:

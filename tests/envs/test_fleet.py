@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +268,23 @@ def test_time_for_decoding_and_encoding_is_counted(tmp_path: Path) -> None:
         assert fleet.codec_seconds > decoded
         encoded = fleet.codec_seconds
     assert fleet.codec_seconds == encoded
+
+
+def test_closed_fleet_says_so_and_holds_nothing_open(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        editor = replace(plan(scripted(), tmp_path), launch=None, base_port=holder.getsockname()[1])
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        fleets = [Fleet(editor) for _ in range(3)]
+        for fleet in fleets:
+            with pytest.raises(SimulatorDidNotStartError, match="is in use"):
+                fleet.start()
+        assert len(os.listdir("/proc/self/fd")) == before
+    with Fleet(plan(scripted(), tmp_path)) as fleet:
+        fleet.recv()
+    fleet.close()
+    with pytest.raises(SimulatorClosedError, match="it has no simulators"):
+        fleet.recv()
 
 
 def test_program_that_cannot_be_executed_is_told_at_once(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
 from pathlib import Path
 
@@ -62,6 +64,13 @@ def test_port_that_somebody_has_is_told() -> None:
         assert found.verdict is Verdict.WARNING
         assert f"port {port} on 127.0.0.1 is in use" in found.found
     assert doctor.editor_port(0).verdict is Verdict.GOOD
+
+
+def test_libraries_that_are_looked_for_are_those_that_are_needed() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        needed = tomllib.load(file)["project"]["dependencies"]
+    names = {re.split("[^a-z-]", requirement)[0] for requirement in needed}
+    assert set(doctor.NEEDED) == names
 
 
 def test_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trainer.cli.run_arguments import add_run_arguments, chosen_behaviors, chosen_run
+from trainer.config.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,12 @@ def run(args: argparse.Namespace) -> int:
     from trainer.saved_policy import restore_policy
 
     output = args.output or folder.path
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be made: {error.strerror}. Choose another folder with --output."
+        ) from error
     for name in behaviors:
         state, _ = folder.store(name, keep=0).load(args.from_step)
         saved = restore_policy(state)

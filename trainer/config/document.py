@@ -133,7 +133,8 @@ def neighbours(path: Path) -> str:
     """Names YAML files beside a missing one."""
     folder = path.parent
     names = sorted(file.name for file in folder.glob("*.y*ml"))[:5] if folder.is_dir() else []
-    return f" There is {', '.join(names)} in {folder}." if names else ""
+    where = "here" if folder == Path() else f"in {folder}"
+    return f" There is {', '.join(names)} {where}." if names else ""
 
 
 def parse_document(path: Path, text: str) -> Document:

@@ -152,6 +152,15 @@ def test_refusal_before_the_message_is_whole_also_resets_the_call() -> None:
         frame(Frame.HEADERS, Flag.END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"),
         frame(Frame.WINDOW_UPDATE, 0, 0, b"\0"),
         frame(Frame.SETTINGS, 0, 0, b"\0\x04\0"),
+        # Sections 6.5.2, 6.9, 6.9.1, 6.1 and 5.1 of the RFC.
+        frame(Frame.SETTINGS, 0, 0, struct.pack(">HI", 5, 0)),
+        frame(Frame.SETTINGS, 0, 0, struct.pack(">HI", 4, 2**31)),
+        frame(Frame.WINDOW_UPDATE, 0, 0, bytes(4)),
+        frame(Frame.WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1)),
+        frame(Frame.HEADERS, Flag.END_HEADERS, 1, HEADERS)
+        + frame(Frame.DATA, Flag.PADDED, 1, bytes([9]) + bytes(8)),
+        call(1, b"") + frame(Frame.DATA, Flag.END_STREAM, 1, grpc_message(b"")),
+        call(1, b"") + frame(Frame.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, 1, HEADERS),
     ],
 )
 def test_what_is_no_http2_ends_the_connection_with_a_reason(broken: bytes) -> None:

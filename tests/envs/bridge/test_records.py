@@ -58,6 +58,20 @@ def test_protobuf_reads_exactly_what_was_written(
             np.testing.assert_array_equal(observation.float_data.data, expected)
 
 
+def test_masks_are_what_protobuf_reads_and_move_nothing_else() -> None:
+    records = AgentRecords(SENSORS, 2, num_masked=5)
+    records.forbidden[1] = [0, 1, 1, 0, 1]
+    records.reward[:] = (3.0, 4.0)
+    records.obs[0][1] = 7.0
+    first, second = UnityRLOutputProto.ListAgentInfoProto.FromString(records.rows(2)).value
+    assert list(first.action_mask) == [False] * 5
+    assert list(second.action_mask) == [False, True, True, False, True]
+    assert (first.reward, second.reward) == (3.0, 4.0)
+    assert (first.id, second.id) == (FIRST_AGENT_ID, FIRST_AGENT_ID)
+    assert set(second.observations[0].float_data.data) == {7.0}
+    assert not any(second.observations[1].float_data.data)
+
+
 def test_rows_begin_empty_and_keep_their_length_whatever_they_hold() -> None:
     records = AgentRecords(SENSORS, 2)
     empty = records.rows(2)

@@ -47,6 +47,16 @@ def test_check_of_several_files_fails_when_one_does(
     assert "behaviors.yaml is valid" in said.out
 
 
+def test_missing_file_names_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "walker.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "run.yaml"]) == 2
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said == "run.yaml: no such file. There is walker.yaml here."
+
+
 def test_check_process_imports_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "grpc", "google.protobuf", "gymnasium", "onnx", "mlagents_envs")
     before = "import sys\n" + "\n".join(f"sys.modules[{name!r}] = None" for name in heavy)

@@ -55,6 +55,17 @@ def test_export_of_a_missing_run_is_one_message_and_exit_code_2(
     )
 
 
+def test_export_to_where_no_folder_can_be_is_one_message_and_exit_code_2(
+    finished_run: FinishedRun, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    output = tmp_path / "file" / "models"
+    output.parent.write_text("")
+    said = refused("export", "--run-id", "first", "--output", output, cwd=finished_run.cwd)
+    assert said == (
+        f"error: {output} cannot be made: Not a directory. Choose another folder with --output.\n"
+    )
+
+
 def test_export_of_a_run_of_ml_agents_says_what_can_be_done_with_it(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:

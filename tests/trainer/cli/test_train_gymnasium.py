@@ -140,3 +140,22 @@ def test_environment_that_cannot_be_used_is_named(
     said = ppo_train("own.yaml", *words, cwd=cwd, exit_code=2)
     assert re.search(message, said), said
     assert "[ERROR] Run 'ppo' ended: no simulator is left." in said
+
+
+def test_what_an_environment_forbids_is_never_done(tmp_path: Path) -> None:
+    masked = Path(__file__).parents[2] / "envs" / "gym" / "masked_env.py"
+    (tmp_path / "masked_env.py").write_text(masked.read_text())
+    behavior = {
+        "trainer_type": "ppo",
+        "hyperparameters": {"batch_size": 32, "buffer_size": 128},
+        "network_settings": {"hidden_units": 16, "num_layers": 1},
+        "max_steps": 500,
+    }
+    write_yaml(tmp_path / "run.yaml", {"behaviors": {"MaskedEnv": behavior}})
+    # It raises when a forbidden action is taken: one of four pairs is allowed in even env_steps.
+    words = ("--env", "gym:masked_env:MaskedEnv", "--num-areas", 3, "--run-id", "m", "--seed", 1)
+    said = ppo_train("run.yaml", *words, cwd=tmp_path)
+    assert "discrete branches [2, 3]" in said
+    assert "ended in the middle of the run" not in said
+    assert checkpoint(tmp_path / "results" / "m", "MaskedEnv")["step"] >= 500
+    assert max(checkpoint(tmp_path / "results" / "m", "MaskedEnv")["recent_returns"]) == 7.0
