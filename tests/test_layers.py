@@ -33,6 +33,7 @@ LAYERS = {
     "trainer.reporter": 5,
     "trainer.stopping": 5,
     "trainer.behavior": 4,
+    "trainer.divergence": 4,
     "trainer.actor": 4,
     "trainer.compiled_policy": 4,
     "trainer.checkpoint": 4,

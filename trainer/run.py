@@ -212,12 +212,15 @@ class Run:
             self.fleet.send(simulator, by_behavior)
 
     def _learn(self, behavior: Behavior) -> None:
-        if self.learning_threads == 1:
-            behavior.learn()
-            return
         torch.set_num_threads(self.learning_threads)
-        behavior.learn()
+        divergence = behavior.learn()
         torch.set_num_threads(1)  # collecting shares the cores with the simulators
+        if divergence is not None:
+            self.reporter.warning(
+                f"Behavior '{behavior.name}' diverged: {divergence.text} Going on with learning "
+                f"rate {divergence.learning_rate:g}; a second time ends the run."
+            )
+            self.storage.tell_divergence(behavior.name, divergence)
 
     @property
     def total_steps(self) -> int:

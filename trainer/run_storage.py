@@ -20,6 +20,7 @@ from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
 from trainer.config.problems import program
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
+from trainer.divergence import Divergence
 from trainer.event_log import EventLog
 from trainer.export_onnx import export
 from trainer.mlagents_checkpoint import MlagentsCheckpoint, adopt, load_start
@@ -111,6 +112,18 @@ class RunStorage:
         """Writes an event down, see `EventLog.write`; before `restore` there is nothing to tell."""
         if self.events is not None:
             self.events.write(event, step=step, **fields)
+
+    def tell_divergence(self, behavior: str, found: Divergence) -> None:
+        """Writes down that an update was taken back."""
+        self.tell(
+            "diverged",
+            found.step,
+            behavior=behavior,
+            update=found.update,
+            not_finite=found.what,
+            dump=None if found.dump is None else str(found.dump),
+            learning_rate=found.learning_rate,
+        )
 
     def _take_folder(self) -> None:
         """Replaces an earlier run's files; acting alone leaves them as they are."""

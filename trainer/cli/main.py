@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dispatch(words)
     except (UserError, SimulatorError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code if isinstance(error, UserError) else EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
