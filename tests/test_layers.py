@@ -37,6 +37,7 @@ LAYERS = {
     "trainer.actor": 4,
     "trainer.compiled_policy": 4,
     "trainer.checkpoint": 4,
+    "trainer.checkpoint_manifest": 4,
     "trainer.mlagents_checkpoint": 4,
     "trainer.saved_policy": 4,
     "trainer.training_status": 4,
