@@ -128,6 +128,20 @@ class Behavior:
         returns = self.episodes.recent_returns
         return float(np.mean(returns)) if returns else None
 
+    def score(self, min_episodes: int) -> float | None:
+        """Gives the 95 % lower bound of the mean return of the last (at most 100) episodes.
+
+        A few lucky episodes do not make a policy the best one: the bound is the mean less 1.645
+        standard errors, which few or different returns make large.
+
+        Args:
+            min_episodes: None is given before so many have ended; at least 2.
+        """
+        returns = np.array(self.episodes.recent_returns)
+        if len(returns) < min_episodes:
+            return None
+        return float(returns.mean() - 1.645 * returns.std(ddof=1) / np.sqrt(len(returns)))
+
     @property
     def mean_recent_length(self) -> float | None:
         """Mean length of the last 100 episodes, in transitions."""

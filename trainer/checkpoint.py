@@ -70,6 +70,11 @@ class CheckpointStore:
         """What can be loaded, in the order it was saved; empty in a new folder."""
         return self._read_manifest().checkpoints
 
+    @property
+    def best(self) -> SavedCheckpoint | None:
+        """The checkpoint with the highest score."""
+        return self._read_manifest().best
+
     def save(
         self,
         state: Mapping[str, object],
