@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainer.config.errors import UserError
+
 PARTIAL = ".partial"
+SPARE_BYTES = 16 << 20  # left free, for logs, curves, and the words that say why a run ended
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+FOLDER_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+class StorageError(UserError):
+    """The disk does not take what has to be stored; what it holds already is untouched."""
+
+    exit_code = 4
+
+
+def storage_error(error: OSError, folder: Path) -> StorageError | None:
+    """Says what a failed file operation of a run means; None: it is about something else."""
+    is_about_file = error.filename is not None and error.errno in FOLDER_ERRORS
+    if error.errno not in DISK_ERRORS and not is_about_file:
+        return None
+    where = error.filename if error.filename is not None else folder
+    advice = {
+        errno.ENOSPC: "Free space on that disk",
+        errno.EDQUOT: "Free space, or raise the quota",
+        errno.EROFS: "Make it writable, or choose another --results-dir",
+    }.get(error.errno or 0, "Check the disk and the permissions")
+    return StorageError(
+        f"{where} cannot be written: {error.strerror}. Everything that was saved before is "
+        f"untouched. {advice}, then go on with --resume."
+    )
+
+
+def require_space(folder: Path, num_bytes: int, what: str) -> None:
+    """Raises StorageError unless the disk of `folder` has room for `num_bytes`, and some more."""
+    free, needed = shutil.disk_usage(folder).free, num_bytes + SPARE_BYTES
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {free / 1e6:,.1f} MB free, but {what} needs {needed / 1e6:,.1f} MB. "
+            f"Nothing of it was written, and everything that was saved before is untouched. Free "
+            f"space on that disk, then go on with --resume."
+        )
 
 
 def partial_path(path: Path) -> Path:

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
 from trainer.actor import Actor
-from trainer.algos.base import Algorithm
+from trainer.algos.base import Algorithm, Update
 from trainer.algos.ppo import PPO
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
+from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
+from trainer.rollout.rollout import Rollout
 from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, network_of, spec_to_state
@@ -75,18 +77,12 @@ class Behavior:
         self.folder = folder
         self.device = device
         self.is_training = is_training
-        self.is_sound = True  # False once the weights are not finite
+        self.is_sound = True  # False while an update changes the weights, and if it raised
         torch.manual_seed(seed)  # the layers' first weights
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
-        gamma = torch.tensor([signal.gamma for signal in self.rewards], device=device)  # (R,)
-        self.algorithm: Algorithm = PPO(
-            self.policy,
-            settings.hyperparameters,
-            gamma,
-            settings.max_steps,
-            torch.Generator().manual_seed(seed + 1),
-        )
+        self.learning_rate_factor = 1.0  # lower after an update that had to be taken back
+        self.algorithm = self._new_algorithm(seed + 1)
         self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
@@ -95,7 +91,10 @@ class Behavior:
         self.num_updates = 0
         self._summarised_step = 0  # of the last summary
         if state is not None:
-            self.load_state_dict(state)
+            # What another run met with does not slow this one down.
+            self.load_state_dict(
+                {**state, "learning_rate_factor": 1.0} if starts_at_zero else state
+            )
             if starts_at_zero:
                 self.step = self.num_updates = self._summarised_step = 0
                 self.episodes = EpisodeTracker()  # the returns were another run's
@@ -127,6 +126,20 @@ class Behavior:
         """Mean return of the last 100 episodes, or None before the first has ended."""
         returns = self.episodes.recent_returns
         return float(np.mean(returns)) if returns else None
+
+    def score(self, min_episodes: int) -> float | None:
+        """Gives the 95 % lower bound of the mean return of the last (at most 100) episodes.
+
+        A few lucky episodes do not make a policy the best one: the bound is the mean less 1.645
+        standard errors, which few or different returns make large.
+
+        Args:
+            min_episodes: None is given before so many have ended; at least 2.
+        """
+        returns = np.array(self.episodes.recent_returns)
+        if len(returns) < min_episodes:
+            return None
+        return float(returns.mean() - 1.645 * returns.std(ddof=1) / np.sqrt(len(returns)))
 
     @property
     def mean_recent_length(self) -> float | None:
@@ -168,11 +181,18 @@ class Behavior:
         """Whether the step log holds `buffer_size` complete decisions."""
         return self.log.num_complete >= self.settings.hyperparameters.buffer_size
 
-    def learn(self) -> None:
-        """Turns the step log into an update; without training or behind max_steps, empties it."""
+    def learn(self) -> Divergence | None:
+        """Turns the step log into an update; without training or behind max_steps, empties it.
+
+        Returns:
+            What was taken back because it broke the weights; None after a good update.
+
+        Raises:
+            DivergedError: an update broke the weights for the second time; it was taken back.
+        """
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
-            return
+            return None
         memory = self.settings.network_settings.memory
         rollout, simulator_reward = take(
             self.log,
@@ -182,28 +202,65 @@ class Behavior:
         )
         rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
+        before = Before(self.policy, self.algorithm)
+        self.is_sound = False
         update = self.algorithm.update(rollout, self.step)
+        # Only now, so that rows collected since the last update began with a ratio of exactly 1.
+        self.policy.update_normalizer(rollout.obs)
+        broken = broken_part(self.policy, self.algorithm, update)
+        if broken is not None:
+            return self._take_back(before, rollout, update, broken)
+        self.is_sound = True
         self.metrics.add(update.statistics)
         for i, signal in enumerate(self.settings.reward_signals):
             tag = f"Policy/{signal.capitalize()} Value Estimate"
             self.metrics.add({tag: update.mean_values[i]})
-        # Only now, so that rows collected since the last update began with a ratio of exactly 1.
-        self.policy.update_normalizer(rollout.obs)
         self.num_updates += 1
-        self._require_finite_weights()
         self.actor.refresh()
+        return None
 
-    def _require_finite_weights(self) -> None:
-        """Ends the run before an agent, or a checkpoint, gets to see a broken policy."""
-        if all(bool(torch.isfinite(weights).all()) for weights in self.policy.parameters()):
-            return
-        self.is_sound = False
-        raise DivergedError(
-            f"Behavior '{self.name}' diverged: its weights are not finite after update "
-            f"{self.num_updates} (step {self.step}). Nothing of it is saved; its last checkpoint "
-            f"is good. Go on from there (--resume) with a lower learning_rate, a max_grad_norm, or "
-            f"rewards that are not as large."
+    def _new_algorithm(self, seed: int) -> Algorithm:
+        """Builds the algorithm around the policy, with what is left of the learning rate."""
+        settings = self.settings.hyperparameters
+        rate = settings.learning_rate * self.learning_rate_factor
+        gamma = [signal.gamma for signal in self.rewards]
+        return PPO(
+            self.policy,
+            settings.model_copy(update={"learning_rate": rate}),
+            torch.tensor(gamma, device=self.device),  # (R,)
+            self.settings.max_steps,
+            torch.Generator().manual_seed(seed),
         )
+
+    def _take_back(self, before: Before, rollout: Rollout, update: Update, what: str) -> Divergence:
+        """Restores what was good, keeps the rollout in a file, and lowers the learning rate once.
+
+        Raises:
+            DivergedError: it has been lowered already.
+        """
+        is_first = self.learning_rate_factor == 1.0
+        if is_first:
+            self.learning_rate_factor = LOWER
+            self.algorithm = self._new_algorithm(0)  # its generator is restored
+        before.restore(self.policy, self.algorithm)
+        self.is_sound = True
+        number = self.num_updates + 1
+        path, error = self.folder / f"diverged-{self.step}.pt", None
+        try:
+            dump_rollout(path, rollout, before, update, what)
+        except OSError as failure:  # told with the rest: the weights are safe without the file
+            error = str(failure)
+        rate = self.settings.hyperparameters.learning_rate * self.learning_rate_factor
+        taken_back = Divergence(
+            number, self.step, what, None if error else path, error, learning_rate=rate
+        )
+        if not is_first:
+            raise DivergedError(
+                f"Behavior '{self.name}' diverged for the second time: {taken_back.text} "
+                f"Go on with a lower learning_rate than {rate:g}, a max_grad_norm, or rewards that "
+                f"are not as large."
+            )
+        return taken_back
 
     @property
     def is_finished_learning(self) -> bool:
@@ -255,6 +312,7 @@ class Behavior:
             "settings": self.settings.model_dump_json(),
             "step": self.saved_step,
             "num_updates": self.num_updates,
+            "learning_rate_factor": self.learning_rate_factor,
             "summarised_step": self._summarised_step,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
@@ -274,6 +332,9 @@ class Behavior:
         assert isinstance(algorithm, dict)
         self._require_same_network(state)
         self.policy.load_state_dict(policy)
+        if self._lowered_before(state):
+            self.learning_rate_factor = LOWER
+            self.algorithm = self._new_algorithm(0)  # its generator is part of the state
         self.algorithm.load_state_dict(algorithm)
         self.actor.load_chance_state(state["acting_generator"])
         self.actor.refresh()
@@ -286,6 +347,13 @@ class Behavior:
             values = state[name]
             assert isinstance(values, list)
             getattr(self.episodes, name).extend(values)
+
+    def _lowered_before(self, state: Mapping[str, object]) -> bool:
+        """Whether the learning rate was lowered, and the user has not changed it since."""
+        if state.get("learning_rate_factor", 1.0) == 1.0:
+            return False
+        saved = BehaviorSettings.model_validate_json(str(state["settings"]))
+        return saved.hyperparameters.learning_rate == self.settings.hyperparameters.learning_rate
 
     def introduction(self) -> list[str]:
         """Says what was built, and where it starts, in ML-Agents' words where there are any."""
@@ -322,10 +390,6 @@ class Behavior:
 
 class BehaviorMismatchError(UserError):
     """A checkpoint means something else by this behaviour."""
-
-
-class DivergedError(UserError):
-    """Learning has broken the weights."""
 
 
 def describe(spec: BehaviorSpec) -> str:

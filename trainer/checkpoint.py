@@ -1,13 +1,13 @@
 """The checkpoints of one behaviour: written so that a crash at any moment leaves a complete one.
 
 A folder holds, for the newest `keep` checkpoints, `<Behaviour>-<step>.pt` and what was exported
-beside it; `checkpoint.pt`, another name of the newest; and `manifest.json`, which alone decides
-what a checkpoint is. One save goes:
+beside it; `checkpoint.pt`, another name of the newest; `best.pt` and `best.onnx`, other names of
+the best; and `manifest.json`, which alone decides what a checkpoint is. One save goes:
 
 1. manifest: the same checkpoints as before, plus what is about to be written (`pending`)
 2. `<Behaviour>-<step>.pt`, `checkpoint.pt`, the export
 3. manifest: with the new checkpoint, without those beyond `keep` (`deleting`)
-4. deletes the files of those
+4. deletes the files of those, and names the best
 
 Every file is replaced in one piece (`trainer.atomic_file`), so between any two steps the manifest
 names checkpoints that are there. What a killed save has left is deleted by the next one.
@@ -15,78 +15,41 @@ names checkpoints that are there. What a killed save has left is deleted by the 
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import io
-import json
 import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.atomic_file import atomic_link, atomic_write, remove_partial_files
-from trainer.config.errors import UserError
+from trainer.atomic_file import atomic_link, atomic_write, remove_partial_files, require_space
+from trainer.checkpoint_manifest import (
+    FORMAT,
+    MANIFEST,
+    NEWEST,
+    CheckpointError,
+    CheckpointFile,
+    Manifest,
+    SavedCheckpoint,
+    described,
+    first_line,
+    parsed,
+)
 
-FORMAT = 2
+__all__ = ["MANIFEST", "NEWEST", "CheckpointError", "CheckpointStore", "SavedCheckpoint"]
+
 MARK = "ppo_train_checkpoint"  # key of our .pt files; its value is FORMAT
-MANIFEST = "manifest.json"
-NEWEST = "checkpoint.pt"
+BEST, BEST_ONNX = "best.pt", "best.onnx"
 
 State = dict[str, Any]
 Export = Callable[[Path], object]
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the text says which one can."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFile:
-    """One file of a checkpoint as the manifest knows it."""
-
-    name: str
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class SavedCheckpoint:
-    """One checkpoint of the manifest."""
-
-    folder: Path
-    step: int
-    created: float  # seconds since 1970
-    reward: float | None  # mean return of recent episodes; None: no episode was completed
-    is_final: bool
-    files: tuple[CheckpointFile, ...]  # the .pt first
-
-    @property
-    def path(self) -> Path:
-        """The state's file, `<Behaviour>-<step>.pt`."""
-        return self.folder / self.files[0].name
-
-    @property
-    def onnx_path(self) -> Path | None:
-        """The exported policy beside it, if there is one."""
-        names = [file.name for file in self.files if file.name.endswith(".onnx")]
-        return self.folder / names[0] if names else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    """What `manifest.json` says."""
-
-    checkpoints: tuple[SavedCheckpoint, ...] = ()  # in the order they were saved
-    pending: CheckpointFile | None = None  # the .pt of a save that has begun and not ended
-    deleting: tuple[str, ...] = ()
-
-    def file_names(self) -> set[str]:
-        return {file.name for saved in self.checkpoints for file in saved.files}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +59,7 @@ class CheckpointStore:
     Attributes:
         folder: its name is the behaviour's; made when first saved to.
         keep: how many checkpoints to keep, 0 or less for all. The newest and the last final one
-            always stay.
+            always stay; the best and the milestones stay beside those.
     """
 
     folder: Path
@@ -107,6 +70,11 @@ class CheckpointStore:
         """What can be loaded, in the order it was saved; empty in a new folder."""
         return self._read_manifest().checkpoints
 
+    @property
+    def best(self) -> SavedCheckpoint | None:
+        """The checkpoint with the highest score."""
+        return self._read_manifest().best
+
     def save(
         self,
         state: Mapping[str, object],
@@ -115,6 +83,9 @@ class CheckpointStore:
         onnx: Export | None = None,
         *,
         is_final: bool = False,
+        score: float | None = None,
+        is_milestone: bool = False,
+        prune: bool = True,
     ) -> SavedCheckpoint:
         """Writes a checkpoint, then deletes those beyond `keep`. Slow: waits for the disk.
 
@@ -127,14 +98,20 @@ class CheckpointStore:
             onnx: writes the path it is given, `<Behaviour>-<step>.onnx`; every file whose name
                 begins with that belongs to the checkpoint.
             is_final: this is how the run ended.
+            score: the checkpoint with the highest one is the best; None: unknown.
+            is_milestone: it is kept for good.
+            prune: False: nothing is deleted before `prune` is called.
 
         Raises:
             TypeError: `state` holds something else; the text names the key.
+            StorageError: the disk has not enough room; nothing was written.
         """
         name = f"{self.folder.name}-{step}"
         content = _to_bytes(state, step)
-        file = _described(f"{name}.pt", content)
+        file = described(f"{name}.pt", content)
         self.folder.mkdir(parents=True, exist_ok=True)
+        # The export is smaller than the state: it has no critic and no optimiser.
+        require_space(self.folder, 2 * len(content), f"the checkpoint of step {step}")
         before = self._without_leftovers(self._read_manifest())
         self._write_manifest(replace(before, pending=file))
 
@@ -148,11 +125,20 @@ class CheckpointStore:
             except Exception as error:  # raised below, once the state is safe
                 export_error = error
         files = (file, *exported)
-        saved = SavedCheckpoint(self.folder, step, time.time(), reward, is_final, files)
-        self._commit(before, saved)
+        saved = SavedCheckpoint(
+            self.folder, step, time.time(), reward, is_final, files, score, is_milestone
+        )
+        self._commit(before, saved, prune)
         if export_error is not None:
             raise export_error
         return saved
+
+    def prune(self) -> None:
+        """Deletes the checkpoints beyond `keep`; see `save`."""
+        before = self._read_manifest()
+        after = before.retained(self.keep)
+        if after != before:
+            self._replace(before, after)
 
     def load(self, step: int | None = None) -> tuple[State, SavedCheckpoint]:
         """Reads a checkpoint whose checksum is right.
@@ -190,7 +176,8 @@ class CheckpointStore:
         # First: a manifest must not name what is not there.
         (self.folder / MANIFEST).unlink(missing_ok=True)
         remove_partial_files(self.folder)
-        ours = re.compile(rf"{re.escape(self.folder.name)}-\d+\.(pt|onnx.*)|{re.escape(NEWEST)}")
+        names = "|".join(re.escape(name) for name in (NEWEST, BEST, BEST_ONNX))
+        ours = re.compile(rf"{re.escape(self.folder.name)}-\d+\.(pt|onnx.*)|{names}")
         for path in list(self.folder.iterdir()):
             if ours.fullmatch(path.name):
                 path.unlink()
@@ -226,7 +213,7 @@ class CheckpointStore:
             f"least once: check --run-id and --results-dir."
         )
 
-    def _without_leftovers(self, manifest: _Manifest) -> _Manifest:
+    def _without_leftovers(self, manifest: Manifest) -> Manifest:
         """Deletes what a save that was killed has left behind."""
         remove_partial_files(self.folder)
         names = {*manifest.deleting}
@@ -235,45 +222,45 @@ class CheckpointStore:
             names |= {path.name for path in self.folder.iterdir() if path.name.startswith(stem)}
         for name in names - manifest.file_names():
             (self.folder / name).unlink(missing_ok=True)
-        return _Manifest(manifest.checkpoints)
+        return Manifest(manifest.checkpoints)
 
-    def _commit(self, before: _Manifest, saved: SavedCheckpoint) -> None:
-        """Adds `saved` to the manifest, and takes out and deletes those beyond `keep`."""
-        kept = [other for other in before.checkpoints if other.step != saved.step]
-        finals = [other for other in (*kept, saved) if other.is_final]
-        excess = len(kept) + 1 - self.keep if self.keep > 0 else 0
-        oldest = [other for other in kept if other not in finals[-1:]][: max(excess, 0)]
-        after = _Manifest((*(other for other in kept if other not in oldest), saved))
+    def _commit(self, before: Manifest, saved: SavedCheckpoint, prune: bool) -> None:
+        """Adds `saved` to the manifest; what is in it no more is deleted."""
+        others = tuple(other for other in before.checkpoints if other.step != saved.step)
+        after = Manifest((*others, saved))
+        self._replace(before, after.retained(self.keep) if prune else after)
+
+    def _replace(self, before: Manifest, after: Manifest) -> None:
         deleting = before.file_names() - after.file_names()
         self._write_manifest(replace(after, deleting=tuple(sorted(deleting))))
         for name in deleting:
             (self.folder / name).unlink(missing_ok=True)
+        self._name_best(after.best)
+
+    def _name_best(self, best: SavedCheckpoint | None) -> None:
+        """Makes `best.pt` and `best.onnx` other names of the best checkpoint's files."""
+        files = {
+            BEST: None if best is None else best.path,
+            BEST_ONNX: None if best is None else best.onnx_path,
+        }
+        for name, path in files.items():
+            own = self.folder / name
+            if path is None:
+                if own.exists():
+                    own.unlink()
+            elif not own.exists() or not filecmp.cmp(path, own, shallow=False):
+                atomic_link(path, own)
 
     def _files_beginning_with(self, prefix: str) -> list[CheckpointFile]:
         paths = sorted(path for path in self.folder.iterdir() if path.name.startswith(prefix))
-        return [_described(path.name, path.read_bytes()) for path in paths]
+        return [described(path.name, path.read_bytes()) for path in paths]
 
-    def _write_manifest(self, manifest: _Manifest) -> None:
-        document = {
-            "format": FORMAT,
-            "checkpoints": [
-                {
-                    "step": saved.step,
-                    "created": saved.created,
-                    "reward": saved.reward,
-                    "is_final": saved.is_final,
-                    "files": [asdict(file) for file in saved.files],
-                }
-                for saved in manifest.checkpoints
-            ],
-            "pending": asdict(manifest.pending) if manifest.pending else None,
-            "deleting": list(manifest.deleting),
-        }
-        atomic_write(self.folder / MANIFEST, json.dumps(document, indent=2).encode())
+    def _write_manifest(self, manifest: Manifest) -> None:
+        manifest.write(self.folder / MANIFEST)
 
-    def _read_manifest(self) -> _Manifest:
+    def _read_manifest(self) -> Manifest:
         path = self.folder / MANIFEST
-        return _parsed(path) if path.is_file() else _Manifest()
+        return parsed(path) if path.is_file() else Manifest()
 
 
 def load_file(path: Path) -> State:
@@ -347,7 +334,7 @@ def _document(content: bytes, path: Path) -> object:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no list of what it raises
         raise CheckpointError(
-            f"Checkpoint {path} cannot be read ({_first_line(error)}). Expected a .pt file of "
+            f"Checkpoint {path} cannot be read ({first_line(error)}). Expected a .pt file of "
             f"tensors and plain values that ppo-train or ML-Agents has saved; code in it is never "
             f"run. Choose another one, or restore it from a copy."
         ) from error
@@ -402,49 +389,3 @@ def _read_checked(saved: SavedCheckpoint) -> bytes:
             f"{file.sha256[:8]})."
         )
     return content
-
-
-def _parsed(path: Path) -> _Manifest:
-    try:
-        document = json.loads(path.read_bytes())
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, expected {FORMAT}")
-        checkpoints = tuple(
-            SavedCheckpoint(
-                path.parent,
-                entry["step"],
-                entry["created"],
-                entry["reward"],
-                entry["is_final"],
-                tuple(CheckpointFile(**file) for file in entry["files"]),
-            )
-            for entry in document["checkpoints"]
-        )
-        pending = CheckpointFile(**document["pending"]) if document["pending"] else None
-        deleting = tuple(document["deleting"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({_first_line(error)}). Expected the list of checkpoints that "
-            f"ppo-train writes: restore the file from a copy, or start a new run from the newest "
-            f"weights with init_path: {path.parent / NEWEST}."
-        ) from error
-    if pending is not None:
-        checkpoints = tuple(_settled(saved, pending) for saved in checkpoints)
-    return _Manifest(checkpoints, pending, deleting)
-
-
-def _settled(saved: SavedCheckpoint, pending: CheckpointFile) -> SavedCheckpoint:
-    """Decides whether a killed save that was replacing `saved` got as far as its .pt file."""
-    if saved.files[0].name != pending.name or not saved.path.is_file():
-        return saved
-    if _described(pending.name, saved.path.read_bytes()) != pending:
-        return saved
-    return replace(saved, files=(pending, *saved.files[1:]))
-
-
-def _described(name: str, content: bytes) -> CheckpointFile:
-    return CheckpointFile(name, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -7,13 +7,17 @@ is complete but for, at worst, its last line; whoever opens the file next repair
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
+SPARE_BYTES = 1 << 16
 TAIL_BYTES = 1 << 16  # read at once when looking for the end of the last complete line
 
 
@@ -32,6 +36,9 @@ class EventLog:
         flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file: int | None = os.open(path, flags | (0 if goes_on else os.O_TRUNC), 0o644)
         self.torn_bytes = _repair(self._file)
+        # Room for the last words of a run that has filled its disk; freed by closing it.
+        self._spare: IO[bytes] | None = TemporaryFile(dir=path.parent, buffering=0)  # noqa: SIM115  # closed in `close`
+        self._spare.write(bytes(SPARE_BYTES))
 
     def write(self, event: str, *, step: int, **fields: object) -> None:
         """Appends one line.
@@ -47,10 +54,21 @@ class EventLog:
         text = json.dumps(_plain(line), ensure_ascii=False, allow_nan=False)
         content = memoryview(f"{text}\n".encode())
         while len(content):  # once, but for disks that are full or signals
-            content = content[os.write(self._file, content) :]
+            try:
+                content = content[os.write(self._file, content) :]
+            except OSError as error:
+                if error.errno != errno.ENOSPC or self._spare is None:
+                    raise
+                self._free_spare()
+
+    def _free_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
     def close(self) -> None:
         """Ends the file; nothing may be written any more."""
+        self._free_spare()
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,11 +17,18 @@ from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior, Summary, describe
-from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
+from trainer.run_end import (
+    EXIT_NO_SIMULATORS,
+    EXIT_USER_ERROR,
+    Outcome,
+    in_words,
+    outcome_of,
+)
+from trainer.run_start import resumed_or_started
 from trainer.run_storage import RunStorage
 from trainer.simulators import plan_fleet
 from trainer.speedometer import Speedometer
@@ -30,17 +38,6 @@ from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Time
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
 TIMERS_S = 30.0
-EXIT_DEFECT = 1
-EXIT_USER_ERROR = 2
-EXIT_NO_SIMULATORS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended."""
-
-    exit_code: int
-    reason: str
 
 
 class Run:
@@ -61,11 +58,12 @@ class Run:
             stop: true once the user wants the run to end.
             from_step: with resume, the checkpoint to go on from; None: the newest.
         """
-        settings = _with_seed(settings)
+        settings = _with_seed(resumed_or_started(settings, from_step))
         self.settings = settings
         self.reporter = reporter
         self.stop = stop
         self.storage = RunStorage(settings, reporter, from_step)
+        self.lockstep = settings.reproducible
         self.is_training = not settings.checkpoint_settings.inference
         self.seed = settings.env_settings.seed
         self.device = choose_device(settings.torch_settings)
@@ -85,9 +83,12 @@ class Run:
         try:
             outcome = self._play()
         except BaseException as error:
-            is_told = isinstance(error, UserError | SimulatorError)
-            self._tell_end(Outcome(EXIT_USER_ERROR if is_told else EXIT_DEFECT, _one_line(error)))
-            raise
+            told = in_words(error, self.storage.folder.path)
+            with suppress(OSError):  # a disk that is full: the error itself says so
+                self._tell_end(outcome_of(told))
+            if told is error:
+                raise
+            raise told from error
         self._tell_end(outcome)
         return outcome
 
@@ -129,15 +130,19 @@ class Run:
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
         failures: list[Exception] = []
-        for behavior in self.behaviors.values():
-            if self.is_training and behavior.is_sound:
-                try:
-                    with self.timers.measure(SAVING):
-                        self.storage.save(behavior, is_final=True)
-                except Exception as failure:  # told below, once the others are safe
-                    failures.append(failure)
-            behavior.metrics.close()
-        self.storage.write_timers(self.timers)
+        sound = [behavior for behavior in self.behaviors.values() if behavior.is_sound]
+        steps: list[Callable[[], None]] = []
+        # In reproducible mode they count only together.
+        if self.is_training and (sound == list(self.behaviors.values()) or not self.lockstep):
+            steps.append(lambda: self.storage.save(sound, is_final=True))
+        steps += [behavior.metrics.close for behavior in self.behaviors.values()]
+        steps.append(lambda: self.storage.write_timers(self.timers))
+        for step in steps:
+            try:
+                with self.timers.measure(SAVING):
+                    step()
+            except Exception as failure:  # raised below, once everything else is safe
+                failures.append(failure)
         if self.behaviors:
             self.reporter.info(f"Where the time went: {shares_line(self.timers.shares())}")
         if failures:
@@ -212,12 +217,15 @@ class Run:
             self.fleet.send(simulator, by_behavior)
 
     def _learn(self, behavior: Behavior) -> None:
-        if self.learning_threads == 1:
-            behavior.learn()
-            return
         torch.set_num_threads(self.learning_threads)
-        behavior.learn()
+        divergence = behavior.learn()
         torch.set_num_threads(1)  # collecting shares the cores with the simulators
+        if divergence is not None:
+            self.reporter.warning(
+                f"Behavior '{behavior.name}' diverged: {divergence.text} Going on with learning "
+                f"rate {divergence.learning_rate:g}; a second time ends the run."
+            )
+            self.storage.tell_divergence(behavior.name, divergence)
 
     @property
     def total_steps(self) -> int:
@@ -267,6 +275,7 @@ class Run:
             starts_at_zero=not self.storage.goes_on(name),
         )
         self._trial_export(behavior)
+        self.storage.schedule.begin(behavior)
         self.behaviors[name] = behavior
         for message in behavior.introduction():
             self.reporter.info(message)
@@ -295,21 +304,14 @@ class Run:
     def _save_due_checkpoints(self) -> None:
         if not self.is_training:
             return
-        # Between an update and the next, nothing that matters is in the step log.
-        due = [
-            behavior
-            for behavior in self.behaviors.values()
-            if behavior.log.num_complete == 0
-            and behavior.is_checkpoint_due
-            and not behavior.is_finished  # saved at the end; it learns no more
-        ]
+        behaviors = list(self.behaviors.values())
+        due = [behavior for behavior in behaviors if self.storage.schedule.is_due(behavior)]
         if not due:
             return
         with self.timers.measure(SAVING):
             # Reproducible: one moment for all, at which simulators and step logs are empty.
-            for behavior in self.behaviors.values() if self.settings.reproducible else due:
-                self.storage.save(behavior)
-            if self.settings.reproducible:
+            self.storage.save(behaviors if self.lockstep else due)
+            if self.lockstep:
                 self._relaunch()
 
     def _simulator_seed(self, total_steps: int) -> int:
@@ -394,11 +396,6 @@ class Run:
             self.fleet.num_alive,
             self.storage.last_checkpoint,
         )
-
-
-def _one_line(error: BaseException) -> str:
-    """Says in one line why a run ended with an exception."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _with_seed(settings: RunSettings) -> RunSettings:

@@ -5,8 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.config.errors import ConfigError
-from trainer.config.settings import BehaviorSettings, CheckpointSettings
+from trainer.config.settings import BehaviorSettings, CheckpointSettings, RunSettings
 from trainer.run_folder import RunFolder
+
+
+def resumed_or_started(settings: RunSettings, from_step: int | None) -> RunSettings:
+    """Decides for `resume_or_start` whether there is a run to go on with.
+
+    What comes back says so with `resume`, and has no `resume_or_start` any more.
+
+    Raises:
+        ConfigError: a step is named to go on from, at every start anew.
+    """
+    chosen = settings.checkpoint_settings
+    if not chosen.resume_or_start:
+        return settings
+    if from_step is not None:
+        raise ConfigError(
+            f"--from-step {from_step} with --resume-or-start would go back to that step at every "
+            f"start. Go back once, with --resume --from-step {from_step}."
+        )
+    folder = RunFolder(Path(chosen.results_dir) / chosen.run_id)
+    update = {"resume": folder.holds_run(), "resume_or_start": False}
+    own = chosen.model_copy(update=update)
+    return settings.model_copy(update={"checkpoint_settings": own})
 
 
 def open_run_folder(settings: CheckpointSettings, from_step: int | None) -> RunFolder:

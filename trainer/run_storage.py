@@ -17,14 +17,17 @@ from envs.spec import BehaviorSpec
 from trainer.atomic_file import atomic_copy
 from trainer.behavior import Behavior
 from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
+from trainer.checkpoint_schedule import CheckpointSchedule
 from trainer.config.problems import program
 from trainer.config.settings import RunSettings
 from trainer.config.write import dump
+from trainer.divergence import Divergence
 from trainer.event_log import EventLog
 from trainer.export_onnx import export
 from trainer.mlagents.adopt import adopt
 from trainer.mlagents.checkpoint import MlagentsCheckpoint, load_start
 from trainer.reporter import Reporter
+from trainer.run_moment import MomentFile
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers
 from trainer.training_status import TrainingStatus
@@ -62,6 +65,8 @@ class RunStorage:
         self._stores: dict[str, CheckpointStore] = {}
         self._starts: dict[str, Start] = {}  # read before any simulator starts
         self._resumed: set[str] = set()
+        self.schedule = CheckpointSchedule(self._checkpoints)
+        self._moment = MomentFile(self.folder.logs / "moment.json")
         self._status = TrainingStatus(self.folder.training_status, goes_on=self._checkpoints.resume)
 
     def restore(self) -> int:
@@ -80,14 +85,27 @@ class RunStorage:
         if self._settings.default_settings is None:
             saved = [name for name in saved if name in self._settings.behaviors]
         total = 0
+        moment = self._moment_to_go_on_from()
         for name in dict.fromkeys([*self._settings.behaviors, *saved]):
             step = None if self._from_step is None else self._nearest_step(name, saved)
-            start = self._starts[name] = self._load(name, step)
+            if moment is None:
+                start = self._load(name, step)
+            elif name in moment:
+                start = self._load(name, moment[name])
+            else:  # it had not been met when the others were saved
+                start = self._initial(name)
+            self._starts[name] = start
             if start is not None and resume:
                 total += start.step if isinstance(start, MlagentsCheckpoint) else start["step"]
         self._take_folder()
         self._begin_events(total)
         return total
+
+    def _moment_to_go_on_from(self) -> Mapping[str, int] | None:
+        """Gives the steps that belong together; None: every behaviour's newest counts."""
+        if self._from_step is not None or not self._checkpoints.resume:
+            return None
+        return self._moment.read()
 
     def _begin_events(self, total_steps: int) -> None:
         chosen = self._checkpoints
@@ -113,6 +131,18 @@ class RunStorage:
         if self.events is not None:
             self.events.write(event, step=step, **fields)
 
+    def tell_divergence(self, behavior: str, found: Divergence) -> None:
+        """Writes down that an update was taken back."""
+        self.tell(
+            "diverged",
+            found.step,
+            behavior=behavior,
+            update=found.update,
+            not_finite=found.what,
+            dump=None if found.dump is None else str(found.dump),
+            learning_rate=found.learning_rate,
+        )
+
     def _take_folder(self) -> None:
         """Replaces an earlier run's files; acting alone leaves them as they are."""
         chosen = self._checkpoints
@@ -123,6 +153,8 @@ class RunStorage:
             for name in self.folder.behaviors_in_the_way():
                 self.folder.clear(name)
         self.folder.write_configuration(dump(self._settings))
+        if not chosen.inference and not (chosen.resume and self._settings.reproducible):
+            self._moment.clear()
         if not chosen.inference:
             self._status.write()  # with force, without the checkpoints that are no more
 
@@ -153,16 +185,40 @@ class RunStorage:
         """Whether a behaviour whose state was taken continues its own earlier training."""
         return name in self._resumed
 
-    def save(self, behavior: Behavior, is_final: bool = False) -> None:
-        """Writes a checkpoint with its ONNX file. Slow: waits for the disk.
+    def save(self, behaviors: Sequence[Behavior], is_final: bool = False) -> None:
+        """Writes checkpoints with their ONNX files. Slow: waits for the disk.
+
+        In reproducible mode `behaviors` are all there are, and a kill in between leaves the run as
+        it was before. Otherwise each is saved by itself; when one fails the others are saved all
+        the same, and then the first error goes on.
 
         Args:
-            behavior: as it is now.
-            is_final: this is how the run ends; the policy becomes `<Behaviour>.onnx`.
+            behaviors: as they are now.
+            is_final: this is how the run ends; the policies become `<Behaviour>.onnx`.
 
         Raises:
-            NotFiniteError: the policy has diverged; nothing was written.
+            NotFiniteError: a policy has diverged; nothing of it was written.
+            StorageError: there is not enough room.
         """
+        together = self._settings.reproducible
+        failures: list[Exception] = []
+        steps: dict[str, int] = {}
+        for behavior in behaviors:
+            try:
+                steps[behavior.name] = self._save(behavior, is_final, prune=not together)
+            except Exception as failure:  # raised below, once the others are safe
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+        if together:
+            self._moment.write(steps)
+            for name in steps:
+                self._store(name).prune()
+                self._status.set_checkpoints(name, self._store(name).checkpoints)
+            self._status.write()
+
+    def _save(self, behavior: Behavior, is_final: bool, *, prune: bool) -> int:
+        """Writes one checkpoint and gives its step."""
         store = self._store(behavior.name)
         state = behavior.state_dict()
         step, policy = state["step"], state["policy"]
@@ -170,27 +226,40 @@ class RunStorage:
         assert isinstance(policy, dict)
         _require_finite(behavior.name, step, policy, store)
         behavior.metrics.flush()
-        behavior.plan_next_checkpoint()
+        is_milestone = self.schedule.is_milestone(behavior)
+        self.schedule.saved(behavior)
         saved = store.save(
             state,
             step,
             behavior.mean_recent_return,
             lambda path: export(behavior.policy, behavior.spec, path),
             is_final=is_final,
+            score=behavior.score(self._checkpoints.best_min_episodes),
+            is_milestone=is_milestone,
+            prune=prune,
         )
         self.last_checkpoint = str(saved.path)
         self._reporter.info(f"Exported {saved.onnx_path}")
-        path = str(saved.path)
-        name, reward = behavior.name, saved.reward
-        self.tell("checkpoint", step, behavior=name, path=path, reward=reward, is_final=is_final)
-        self.tell("export", step, behavior=name, path=str(saved.onnx_path))
+        self.tell(
+            "checkpoint",
+            step,
+            behavior=behavior.name,
+            path=str(saved.path),
+            reward=saved.reward,
+            is_final=is_final,
+            score=saved.score,
+            is_best=store.best == saved,
+            is_milestone=is_milestone,
+        )
+        self.tell("export", step, behavior=behavior.name, path=str(saved.onnx_path))
         self._status.set_checkpoints(behavior.name, store.checkpoints)
         if is_final:
             target = self.folder.publish_onnx(behavior.name, saved)
             self._reporter.info(f"Copied {saved.onnx_path} to {target}.")
-            self.tell("export", step, behavior=name, path=str(target))
+            self.tell("export", step, behavior=behavior.name, path=str(target))
             self._status.set_final(behavior.name, saved, target)
         self._status.write()
+        return step
 
     def write_timers(self, timers: Timers) -> None:
         """Writes where the time went so far."""
@@ -223,12 +292,17 @@ class RunStorage:
         if left is not None:
             self._resume(name, left.path)
             return left
+        return self._initial(name)
+
+    def _initial(self, name: str) -> Start:
+        """Gives what a behaviour without a past in this run starts from."""
         source = initial_checkpoint(name, self._settings.for_behavior(name), self._checkpoints)
         if source is not None:
             self._reporter.info(f"Initializing from {source}.")
             return load_start(source)
         if self._checkpoints.resume:
-            self._reporter.info(f"{store.folder} holds no checkpoint yet; it begins at step 0.")
+            folder = self._store(name).folder
+            self._reporter.info(f"{folder} holds no checkpoint yet; it begins at step 0.")
         return None
 
     def _resume(self, name: str, path: Path) -> None:

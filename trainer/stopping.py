@@ -35,8 +35,12 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Catches the signals inside the block."""
-        before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        """Catches the signals inside the block; `nohup` goes on to keep SIGHUP away."""
+        before = {
+            number: signal.signal(number, self._remember)
+            for number in SIGNALS
+            if not (number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN)
+        }
         try:
             yield self
         finally:

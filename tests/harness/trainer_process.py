@@ -233,7 +233,8 @@ def tree_of(behavior: str, steps: Iterable[int], num_simulators: int) -> set[str
     """Gives the files that a run of one behaviour has to leave, as `tree` names them."""
     suffixes = (".pt", ".onnx", ".onnx.json")
     checkpoints = {f"{behavior}-{step}{suffix}" for step in steps for suffix in suffixes}
-    own = checkpoints | {"manifest.json", "checkpoint.pt", "events.out.tfevents"}
+    names = {"manifest.json", "checkpoint.pt", "best.pt", "best.onnx", "events.out.tfevents"}
+    own = checkpoints | names
     files = ("events.jsonl", "timers.json", "training_status.json")
     logs = {f"Player-{i}.{suffix}" for i in range(num_simulators) for suffix in ("log", "out")}
     return {

@@ -350,7 +350,7 @@ class FileOperations:
 
 def saved_twice(folder: Path) -> CheckpointStore:
     store = CheckpointStore(folder, 2)
-    store.save(state_of(100), 100, None, export)
+    store.save(state_of(100), 100, None, export, score=1.0)
     store.save(state_of(200), 200, None, export)
     return store
 
@@ -359,7 +359,7 @@ def operations_of_one_save(tmp_path: Path, step: int) -> int:
     store = saved_twice(tmp_path / "count" / "Walker")
     with pytest.MonkeyPatch.context() as patch:
         operations = FileOperations(patch)
-        store.save(state_of(step, marker=1), step, None, export)
+        store.save(state_of(step, marker=1), step, None, export, score=2.0)
     return operations.count
 
 
@@ -378,7 +378,7 @@ def test_crash_at_every_file_operation_leaves_a_loadable_store(
             operations = FileOperations(patch)
             operations.crash_at, operations.happens = crash_at, happens
             with pytest.raises(Crash):
-                store.save(state_of(step, marker=1), step, None, export)
+                store.save(state_of(step, marker=1), step, None, export, score=2.0)
 
         after = CheckpointStore(folder, 2)
         for saved in after.checkpoints:
@@ -386,11 +386,13 @@ def test_crash_at_every_file_operation_leaves_a_loadable_store(
         state, newest = after.load()
         outcomes.add((newest.step, state["marker"]))
         assert load_file(folder / "checkpoint.pt")["step"] in (200, step)
+        assert load_file(folder / "best.pt")["step"] in (100, step)
 
-        after.save(state_of(400), 400, None, export)
+        after.save(state_of(400), 400, None, export, score=3.0)
         listed = {file.name for saved in after.checkpoints for file in saved.files}
-        assert len(after.checkpoints) == 2
-        assert names(folder) == listed | {"checkpoint.pt", "manifest.json"}
+        assert len(after.checkpoints) == 3  # two, and the best
+        assert names(folder) == listed | {"checkpoint.pt", "manifest.json", "best.pt", "best.onnx"}
+        assert load_file(folder / "best.pt")["step"] == 400
     assert outcomes <= {(200, 0), (200, 1), (step, 1)}
     assert (200, 0) in outcomes
     assert (step, 1) in outcomes

@@ -74,7 +74,7 @@ def earlier_run(results: Path, *names: str) -> RunSettings:
     storage.restore()
     for name in names:
         with behavior_of(settings, storage, name) as behavior:
-            storage.save(behavior, is_final=True)
+            storage.save([behavior], is_final=True)
     return settings
 
 
@@ -222,20 +222,20 @@ def test_policy_that_diverged_is_not_saved(tmp_path: Path, broken: float, where:
         with torch.no_grad():
             tensor.view(-1)[0] = broken
         with pytest.raises(NotFiniteError) as caught:
-            storage.save(behavior)
+            storage.save([behavior])
         assert str(caught.value).startswith("Behavior 'Walker' at step 0: ")
         assert "There is no earlier checkpoint: start again with --force" in str(caught.value)
         assert storage.folder.saved_behaviors() == []
 
         with torch.no_grad():
             tensor.copy_(good)
-        storage.save(behavior)
+        storage.save([behavior])
         before = files(tmp_path / "run")
         behavior.step = 500
         with torch.no_grad():
             tensor.view(-1)[0] = broken
         with pytest.raises(NotFiniteError) as caught:
-            storage.save(behavior, is_final=True)
+            storage.save([behavior], is_final=True)
     text = str(caught.value)
     assert text.startswith("Behavior 'Walker' at step 500: ")
     last = tmp_path / "run" / "Walker" / "Walker-0.pt"
@@ -299,7 +299,7 @@ def test_resume_goes_on_with_a_run_of_ml_agents(tmp_path: Path, from_step: int |
         starts_at_zero=False,
     )
     behavior.step = 400
-    storage.save(behavior)
+    storage.save([behavior])
     behavior.metrics.close()
     # Ours is the newest now; what ML-Agents had saved last is still there, byte for byte.
     assert storage_of(settings).restore() == 400

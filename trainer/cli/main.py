@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envs.errors import SimulatorError
+from trainer.cli.lasting import lasting_output
 from trainer.config.errors import UserError
 from trainer.config.flags import Parser, UsageError, add_version
 from trainer.config.problems import nearest, program
@@ -54,7 +55,8 @@ examples:
 
 exit codes:
   0 finished   1 a defect of ours   2 a mistake that the message explains   3 no simulator is left
-  130 Ctrl-C, 143 SIGTERM: everything is saved, go on with --resume
+  4 the disk is full or cannot be written   5 learning has diverged twice   6 out of memory
+  130 Ctrl-C, 143 SIGTERM, 129 terminal closed: everything is saved, go on with --resume
 
 `ppo-train VERB --help` describes a verb, `ppo-train train --help` all flags."""
 
@@ -62,11 +64,17 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with lasting_output():
+        return _told(words)
+
+
+def _told(words: list[str]) -> int:
+    """Runs one command; mistakes become a message."""
     try:
         return dispatch(words)
     except (UserError, SimulatorError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code if isinstance(error, UserError) else EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

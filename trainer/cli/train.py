@@ -32,23 +32,31 @@ def run(args: argparse.Namespace) -> int:
     # torch is imported only now, so that a mistake in the file is told at once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from trainer.cli.console import make_reporter
-    from trainer.run import EXIT_NO_SIMULATORS, EXIT_USER_ERROR, Run
+    from trainer.run import Run
+    from trainer.run_end import EXIT_NO_SIMULATORS, EXIT_USER_ERROR, in_words
     from trainer.simulators import parameter_lines
     from trainer.stopping import StopRequest
 
     stop = StopRequest()
     with make_reporter(settings.debug) as reporter, stop.listening():
-        run = Run(settings, reporter, stop, args.from_step)
         results_dir = settings.checkpoint_settings.results_dir
+        try:
+            run = Run(settings, reporter, stop, args.from_step)
+        except OSError as error:  # such as a results folder that is read-only
+            told = in_words(error, Path(results_dir))
+            if told is error:
+                raise
+            raise told from error
         for line in parameter_lines(settings.environment_parameters):
             reporter.info(line)
         reporter.info(f"Watch the curves: {curves_command(results_dir)}")
         outcome = run.execute()
         has_failed = outcome.exit_code in (EXIT_USER_ERROR, EXIT_NO_SIMULATORS)
         say = reporter.error if has_failed else reporter.info
-        say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")
         if run.behaviors and not run.is_finished:
             reporter.info(f"Go on with: {resume_command(args)}")
+        # The last line of all: whoever looks at the end of a log wants to know why.
+        say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")
     return outcome.exit_code
 
 
@@ -72,7 +80,12 @@ def resume_command(args: argparse.Namespace) -> str:
     for flag in flags.ALL_FLAGS:
         if flag is flags.ENV_ARGS:
             words.append("--resume")  # everything behind --env-args is the simulator's
-        if flags.dest(flag) in typed and flag.key not in ("resume", "force", "initialize_from"):
+        if flags.dest(flag) in typed and flag.key not in (
+            "resume",
+            "resume_or_start",
+            "force",
+            "initialize_from",
+        ):
             value = typed[flags.dest(flag)]
             values = value if isinstance(value, list) else [value]
             words += [flag.option, *([] if value is True else values)]

@@ -1,4 +1,4 @@
-"""Mistakes of the user: printed without a stack trace, and the process exits with 2."""
+"""What the user can put right: printed without a stack trace, each kind with its exit code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ MOST_LINES_SHOWN = 12
 
 class UserError(Exception):
     """Something only the user can put right; its text says where, what, and what to do."""
+
+    exit_code = 2
+    """What the process ends with; kinds that a program may want to tell apart have another."""
 
 
 class ConfigError(UserError):

@@ -64,6 +64,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
         Flag(STORE, "run_id", "ID", "name of the run and its folder"),
         Flag(STORE, "results_dir", "DIR", "folder of all runs"),
         Flag(STORE, "resume", None, "go on with the run of this id"),
+        Flag(STORE, "resume_or_start", None, "go on with the run of this id, or start it"),
         Flag(STORE, "force", None, "reuse the folder of an existing run"),
         Flag(STORE, "initialize_from", "ID", "begin with the weights of another run"),
         Flag(STORE, "inference", None, "act without learning"),

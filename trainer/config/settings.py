@@ -28,6 +28,7 @@ from trainer.config.values import (
     Count,
     Flag,
     PlainData,
+    Positive,
     Range,
     Text,
     Texts,
@@ -106,6 +107,14 @@ class EnvironmentSettings(Settings):
 
     restarts_rate_limit_period_s: WireCount = 60
     """Seconds in which restarts_rate_limit_n crashes are allowed."""
+
+    restart_delay_s: Annotated[float, Range(at_least=0, at_most=3600)] = 1.0
+    """(ours) Seconds that the second restart of a simulator within ten minutes waits; the first
+    does not, and every further one waits twice as long as the one before, at most a minute."""
+
+    max_bad_episodes: WireLimit = 10
+    """(ours) Episodes of a simulator that are dropped because of NaN or infinite numbers before it
+    counts as crashed; -1: any number."""
 
     env_kwargs: Annotated[Mapping[str, Any], PlainData()] = Field(default_factory=dict)
     """(ours) Constructor arguments of a Gymnasium environment."""
@@ -187,6 +196,32 @@ class CheckpointSettings(Settings):
     results_dir: Words = "results"
     """Folder of all runs."""
 
+    resume_or_start: Flag = False
+    """(ours) Whether to go on with the run of this id if there is one, and to start it if not."""
+
+    checkpoint_interval_s: Positive | None = 300.0
+    """(ours) Seconds after which what was learnt since is saved, beside checkpoint_interval. Null:
+    only steps count, as they do in reproducible runs."""
+
+    milestone_interval: Count | None = None
+    """(ours) Steps between checkpoints that stay for good, beside keep_checkpoints. Null: none."""
+
+    best_min_episodes: Annotated[int, Range(at_least=2, at_most=100)] = 20
+    """(ours) Episodes that a checkpoint's mean return has to be of before it may be the best one,
+    which stays beside keep_checkpoints. What counts is the 95 % lower bound of the mean return of
+    at most 100 episodes."""
+
+    @model_validator(mode="after")
+    def _start_is_clear(self) -> CheckpointSettings:
+        if self.resume_or_start and self.force:
+            raise contradiction(
+                "resume_or_start is true and goes on with an existing run, but force is true and "
+                "overwrites it. Leave one of them out",
+                "resume_or_start",
+                "force",
+            )
+        return self
+
 
 class TorchSettings(Settings):
     """Where and how PyTorch computes."""
@@ -231,6 +266,25 @@ class RunSettings(Settings):
     reproducible: Flag = False
     """(ours) Whether equal seeds give equal weights: simulators answer in lockstep, which is
     slower."""
+
+    @model_validator(mode="after")
+    def _moments_are_equal(self) -> RunSettings:
+        """In reproducible mode the clock must not decide; the field holds what really happens."""
+        given = self.checkpoint_settings
+        if not self.reproducible or given.checkpoint_interval_s is None:
+            return self
+        if "checkpoint_interval_s" in given.model_fields_set:
+            raise contradiction(
+                f"checkpoint_settings.checkpoint_interval_s is {given.checkpoint_interval_s:g}, "
+                "but reproducible is true. A checkpoint is a moment at which simulators begin "
+                "anew, so the clock must not choose it: set checkpoint_interval_s to null, and "
+                "checkpoint_interval to as many steps as you can afford to lose",
+                "checkpoint_settings.checkpoint_interval_s",
+                "reproducible",
+            )
+        own = given.model_copy(update={"checkpoint_interval_s": None})
+        object.__setattr__(self, "checkpoint_settings", own)
+        return self
 
     def for_behavior(self, name: str) -> BehaviorSettings:
         """Gives the settings of a behaviour the simulator has announced.

@@ -56,9 +56,9 @@ def test_signals_save_say_where_and_resume_goes_on(tmp_path: Path) -> None:
                 rf"\[INFO\] Exported results/run/1D/1D-{step}\.onnx\n"
                 rf"\[INFO\] Copied results/run/1D/1D-{step}\.onnx to results/run/1D\.onnx\.\n"
                 r"\[INFO\] Where the time went: .*\n"
-                rf"\[INFO\] Run 'run' ended: interrupted by {number.name}\.\n"
                 r"\[INFO\] Go on with: \S*ppo-train settings\.yaml --env tiny\.x86_64 --num-envs 2 "
-                r"--run-id run --resume\n",
+                r"--run-id run --resume\n"
+                rf"\[INFO\] Run 'run' ended: interrupted by {number.name}\.\n$",
                 trainer.output,
             ), trainer.output
             saved |= {step, *map(int, re.findall(r"Exported \S+-(\d+)\.onnx", trainer.output))}

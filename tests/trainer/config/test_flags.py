@@ -14,6 +14,7 @@ ML_AGENTS_FLAGS = [
     ("--resume", "checkpoint_settings", "resume", None),
     ("--deterministic", "network_settings", "deterministic", None),
     ("--force", "checkpoint_settings", "force", None),
+    ("--resume-or-start", "checkpoint_settings", "resume_or_start", None),
     ("--run-id", "checkpoint_settings", "run_id", "run 1"),
     ("--initialize-from", "checkpoint_settings", "initialize_from", "old"),
     ("--seed", "env_settings", "seed", "-1"),

@@ -246,3 +246,20 @@ def test_for_behavior_without_defaults_names_the_known_ones() -> None:
     settings = RunSettings(behaviors={"Walker": BehaviorSettings()})
     with pytest.raises(ConfigError, match=r"has a behaviour 'walker'.*probably 'Walker'"):
         settings.for_behavior("walker")
+
+
+def test_the_clock_chooses_no_checkpoint_of_a_reproducible_run() -> None:
+    assert CheckpointSettings().checkpoint_interval_s == 300
+    settings = RunSettings.model_validate({"reproducible": True})
+    assert settings.checkpoint_settings.checkpoint_interval_s is None
+    chosen = {"checkpoint_interval_s": 60}
+    with pytest.raises(ValidationError, match="the clock must not choose it"):
+        RunSettings.model_validate({"reproducible": True, "checkpoint_settings": chosen})
+    # What was resolved loads again.
+    again = RunSettings.model_validate(settings.model_dump())
+    assert again == settings
+
+
+def test_resume_or_start_and_force_contradict_each_other() -> None:
+    with pytest.raises(ValidationError, match="Leave one of them out"):
+        CheckpointSettings(resume_or_start=True, force=True)
