@@ -62,6 +62,7 @@ LAYERS = {
     "trainer.speedometer": 0,
     "trainer.atomic_file": 0,
     "trainer.event_log": 0,
+    "trainer.run_lock": 0,
     "trainer.config": 0,
     "trainer.schedules": 0,
 }

@@ -26,9 +26,10 @@ def choose_device(settings: TorchSettings) -> torch.device:
         # The normaliser counts in float64, which not every device has.
         torch.empty(1, device=settings.device, dtype=torch.float64)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(
             f"torch_settings.device is {settings.device}, but PyTorch {torch.__version__} cannot "
-            f"use it here: {str(error).splitlines()[0]} Set it to cpu, or leave it out."
+            f"use it here: {reason}. Set it to cpu, or leave it out."
         ) from error
     return torch.device(settings.device)
 

@@ -173,7 +173,10 @@ class Run:
             self._save_due_checkpoints()
         assert self.stop.signal is not None
         self.storage.tell("signal", self.total_steps, signal=self.stop.signal.name)
-        self.reporter.info("Learning was interrupted. Please wait while the graph is generated.")
+        if self.is_training:
+            self.reporter.info(
+                "Learning was interrupted. Please wait while the graph is generated."
+            )
         return Outcome(self.stop.exit_code, f"interrupted by {self.stop.signal.name}")
 
     def _count_bridge_time(self, part: str) -> None:

@@ -60,6 +60,9 @@ def pool() -> ThreadPoolExecutor:
 
 
 def _num_threads() -> int:
+    """Counts the cores this process may use, where the system tells; a cluster lends out few."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

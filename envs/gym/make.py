@@ -37,7 +37,7 @@ def make_env(env: str, kwargs: Mapping[str, Any]) -> Env:
     except Exception as error:
         raise SimulatorDidNotStartError(
             f"gym:{env} could not be built with {json.dumps(dict(kwargs), default=str)}: "
-            f"{type(error).__name__}: {error}. {_advice(env, build, error)}"
+            f"{type(error).__name__}: {error}. {_advice(env, build, kwargs, error)}"
         ) from error
     if not isinstance(built, gymnasium.Env):
         raise SimulatorDidNotStartError(
@@ -121,12 +121,20 @@ def _nearest(env: str) -> str:
     return f"Did you mean {' or '.join(by_lower_case[name] for name in near)}? "
 
 
-def _advice(env: str, build: Callable[..., Any], error: Exception) -> str:
+def _advice(
+    env: str, build: Callable[..., Any], kwargs: Mapping[str, Any], error: Exception
+) -> str:
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         return "Install what this environment needs; for MuJoCo: pip install 'ppo-train[mujoco]'."
     if not isinstance(error, TypeError):
         return "Correct the environment's constructor, or env_settings.env_kwargs."
-    return f"Correct env_settings.env_kwargs; it takes {_signature(env, build)}."
+    taken = _signature(env, build)
+    if "render_mode" in kwargs and "render_mode" not in taken and "**" not in taken:
+        return (
+            f"It takes {taken}; to be filmed (--video), it has to take render_mode too, and to "
+            f"render 'rgb_array'."
+        )
+    return f"Correct env_settings.env_kwargs; it takes {taken}."
 
 
 def _signature(env: str, build: Callable[..., Any]) -> str:

@@ -42,7 +42,7 @@ def test_device_that_is_not_there_is_an_error_that_says_what_to_do(device: str) 
     with pytest.raises(ConfigError) as error:
         choose_device(TorchSettings(device=device))
     message = str(error.value)
-    for words in (f"torch_settings.device is {device}", torch.__version__, "Set it to cpu"):
+    for words in (f"torch_settings.device is {device}", torch.__version__, ". Set it to cpu"):
         assert words in message
     assert "\n" not in message
 

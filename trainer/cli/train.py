@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from trainer.config import flags
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from trainer.cli.console import make_reporter
     from trainer.run import Run
     from trainer.run_end import EXIT_NO_SIMULATORS, EXIT_USER_ERROR, in_words
+    from trainer.run_lock import run_lock
     from trainer.simulators import parameter_lines
     from trainer.stopping import StopRequest
 
@@ -50,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
         for line in parameter_lines(settings.environment_parameters):
             reporter.info(line)
         reporter.info(f"Watch the curves: {curves_command(results_dir)}")
-        outcome = run.execute()
+        # Acting alone writes nothing that another process reads or writes.
+        is_alone = settings.checkpoint_settings.inference
+        with nullcontext() if is_alone else run_lock(run.storage.folder.logs):
+            outcome = run.execute()
         has_failed = outcome.exit_code in (EXIT_USER_ERROR, EXIT_NO_SIMULATORS)
         say = reporter.error if has_failed else reporter.info
         if run.behaviors and not run.is_finished:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 
@@ -178,3 +179,12 @@ def test_threads_of_the_pool_may_decode_without_waiting_for_each_other() -> None
         future.result(timeout=60)
     assert (outs == outs[0, 0]).all()
     assert outs[0, 0, 1, 1, 1] == 111
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not tell")
+def test_threads_are_as_many_as_cores_that_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)  # of the machine, not of our share of it
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 9})
+    assert images.pool.__wrapped__()._max_workers == 3

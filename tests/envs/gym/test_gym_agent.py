@@ -218,6 +218,10 @@ def test_trainer_of_another_protocol_is_refused(log: Path) -> None:
             ["CartPole-v1", "--kwargs", '{"gravity": 1}'],
             r"gravity.*env_kwargs; it takes \(sutton_barto_reward",
         ),
+        (
+            ["ledger_env:LedgerEnv", "--video", "film.mp4"],
+            r"It takes \(tell.*; to be filmed \(--video\), it has to take render_mode too",
+        ),
         (["CartPole-v1", "--kwargs", "[1]"], "is no JSON object"),
         (["CartPole-v1", "--num-areas", "0"], "whole number of at least 1"),
         (["CartPole-v1", "--num-aeras", "2"], "unrecognized arguments: --num-aeras 2"),

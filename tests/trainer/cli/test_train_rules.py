@@ -114,7 +114,26 @@ def test_inference_acts_and_leaves_the_run_as_it_is(
         trainer.signal(signal.SIGINT)
         assert trainer.wait() == 130
         assert "Exported" not in trainer.output
+        assert "the graph is generated" not in trainer.output
     assert contents(run.folder) == before
+
+
+def test_run_that_is_being_trained_is_left_alone(tmp_path: Path) -> None:
+    tiny_build(tmp_path)
+    tiny_yaml(tmp_path, max_steps=1_000_000, summary_freq=100, checkpoint_interval=100)
+    with Trainer(*WORDS, cwd=tmp_path) as trainer:
+        trainer.wait_for(r"Exported results/ppo/1D/1D-\d+\.onnx")
+        for words in (("--resume",), ("--force",)):
+            said = ppo_train(*WORDS, *words, cwd=tmp_path, exit_code=2)
+            assert (
+                f"results/ppo is being trained by another process ({trainer.process.pid})" in said
+            )
+        trainer.signal(signal.SIGINT)
+        assert trainer.wait() == 130
+    assert [event["event"] for event in run_events(tmp_path / "results" / "ppo")].count(
+        "start"
+    ) == 1
+    assert not list((tmp_path / "results").rglob("*.lock"))
 
 
 def test_inference_without_weights_is_told(tmp_path: Path) -> None:
