@@ -14,7 +14,7 @@ import torch
 
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
-from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
+from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior, Summary, describe
 from trainer.config.settings import RunSettings
@@ -195,6 +195,8 @@ class Run:
                 continue
             for behavior_id, spec in arrival.new_behaviors.items():
                 self._meet(behavior_id, spec, arrival.simulator)
+            for dropped in arrival.dropped:
+                self._drop(dropped, arrival.simulator)
             for behavior_id, terminals in arrival.terminals.items():
                 self.behaviors[parse_behavior_id(behavior_id).name].end([terminals])
             for stat in arrival.stats:
@@ -300,6 +302,21 @@ class Run:
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
                 self.behaviors[name].abandon(lanes)
+
+    def _drop(self, dropped: DroppedEpisode, simulator: int) -> None:
+        """Forgets an episode with bad numbers, counts it, and shows it."""
+        behavior = self.behaviors[dropped.behavior]
+        behavior.abandon(dropped.lanes)
+        behavior.metrics.add_user_stat("Environment/Dropped Episodes", 1.0, "SUM", simulator)
+        self.reporter.warning(dropped.text)
+        self.storage.tell(
+            "episode_dropped",
+            behavior.step,
+            behavior=behavior.name,
+            simulator=simulator,
+            agent_id=dropped.agent_id,
+            message=dropped.text,
+        )
 
     # Checkpoints.
 
