@@ -26,6 +26,7 @@ from trainer.run_end import (
     EXIT_USER_ERROR,
     Outcome,
     in_words,
+    one_line,
     outcome_of,
 )
 from trainer.run_start import resumed_or_started
@@ -122,10 +123,19 @@ class Run:
                 # If nothing ever ran there is a mistake to put right.
                 code = EXIT_NO_SIMULATORS if self.behaviors else EXIT_USER_ERROR
                 outcome = Outcome(code, self._reason(error))
-            finally:
-                # Whatever has happened. Simulators may take seconds to quit: they come after it.
-                self._save_all()
+            except BaseException:
+                self._save_in_spite()
+                raise
+            # Simulators may take seconds to quit: they come after it.
+            self._save_all()
         return outcome
+
+    def _save_in_spite(self) -> None:
+        """Saves what can be saved on the way out; why the run ends is more than what fails now."""
+        try:
+            self._save_all()
+        except Exception as failure:
+            self.reporter.error(f"Not everything could be saved: {one_line(failure)}")
 
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""

@@ -38,6 +38,8 @@ from trainer.training_status import TrainingStatus
 class NotFiniteError(CheckpointError):
     """A policy that nobody can go on with, and that therefore is not saved."""
 
+    exit_code = 5
+
 
 Start = State | MlagentsCheckpoint | None
 """What a behaviour starts from: a state of its own or another run's, ML-Agents', or nothing."""
@@ -252,7 +254,7 @@ class RunStorage:
                 failures.append(failure)
         if failures:
             raise failures[0]
-        if together:
+        if together and steps:  # else nobody has been met yet, and the moment before stays
             self._moment.write(steps)
             for name in steps:
                 self._store(name).prune()

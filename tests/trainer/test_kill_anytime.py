@@ -49,23 +49,27 @@ SUMMARY, INTERVAL = 100, 128
 PATIENCE_S = 120.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Starter:
     """Starts runs in a folder, one at a time."""
 
     cwd: Path
     say: IO[str]
     hear: IO[str]
+    pid: int | None = None  # of the run that goes on
 
     def start(self) -> int:
         """Gives the pid of a run that goes on, or begins."""
         self.say.write(json.dumps(WORDS) + "\n")
         self.say.flush()
-        return int(self.hear.readline())
+        self.pid = int(self.hear.readline())
+        return self.pid
 
     def wait(self) -> int:
         """Gives the exit code of the run; minus the signal that killed it."""
-        return int(self.hear.readline())
+        code = int(self.hear.readline())
+        self.pid = None
+        return code
 
 
 @contextmanager
@@ -80,8 +84,13 @@ def starter(cwd: Path) -> Iterator[Starter]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        yield Starter(cwd, process.stdin, process.stdout)
-        process.stdin.close()
+        runs = Starter(cwd, process.stdin, process.stdout)
+        try:
+            yield runs
+        finally:
+            if runs.pid is not None:  # the test has failed
+                os.kill(runs.pid, signal.SIGKILL)
+            process.stdin.close()
         assert process.wait(PATIENCE_S) == 0
 
 
@@ -113,7 +122,10 @@ def wait_for_writer(run: Path) -> None:
                 return
 
 
-@pytest.mark.parametrize("num_kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_kills",
+    [8, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_kill_at_any_moment_loses_no_checkpoint_and_no_point_of_a_curve(
     tmp_path: Path, num_kills: int
