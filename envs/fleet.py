@@ -18,7 +18,8 @@ from typing import Self
 import numpy as np
 
 from envs.batch import Actions, Int64
-from envs.bridge import launcher
+from envs.bridge import launcher, restarts
+from envs.bridge.bad_numbers import DroppedEpisode
 from envs.bridge.event_loop import EventLoop
 from envs.bridge.launcher import LaunchPlan
 from envs.bridge.server import Call, ConnectionLost
@@ -46,6 +47,7 @@ from envs.spec import BehaviorSpec, parse_behavior_id
 
 __all__ = [
     "EDITOR_PORT",
+    "DroppedEpisode",
     "EngineConfiguration",
     "Fleet",
     "FleetPlan",
@@ -66,6 +68,7 @@ GOODBYE_GRACE_S = 1.0
 GOODBYE_POLL_S = 0.05
 # What programs end with when the user gave them something they cannot use: argparse, envs.gym.
 USAGE_EXIT_CODE = 2
+AWAITED = (State.RUNNING, State.RESTING)  # the fleet's next turn is at the deadline at the latest
 
 
 def _sentence(words: str) -> str:
@@ -176,7 +179,7 @@ class Fleet:
                 return items
             if not self.num_alive:
                 raise self._nobody_left()
-            deadlines = [s.silence_limit for s in self._simulators if s.state is State.RUNNING]
+            deadlines = [s.silence_limit for s in self._simulators if s.state in AWAITED]
             if limit is not None:
                 deadlines.append(limit)
             now = time.monotonic()
@@ -205,7 +208,7 @@ class Fleet:
             self.codec_seconds += time.perf_counter() - started
             target.answer(encoded)
             return
-        is_gone = target.state is State.LOST or target.has_hung_up
+        is_gone = target.state in (State.LOST, State.RESTING) or target.has_hung_up
         is_new = target.session.phase is not Phase.STEPPING
         if not (is_gone or is_new or target.was_answered_by_reset):
             raise RuntimeError(f"simulator {simulator} has no message that waits for an answer")
@@ -292,6 +295,8 @@ class Fleet:
         for simulator in self._simulators:
             if simulator.state is State.RUNNING and now >= simulator.silence_limit:
                 self._lose_silent(simulator)
+            elif simulator.state is State.RESTING and now >= simulator.deadline:
+                self._wake(simulator)
 
     def _handle(self, event: Event) -> None:
         simulator = self._simulators[event.simulator]
@@ -319,7 +324,7 @@ class Fleet:
         items: list[SimulatorMessage | SimulatorLoss] = []
         order: Sequence[int] = list(self._ready)
         if self._plan.lockstep:
-            if any(simulator.state is State.RUNNING for simulator in self._simulators):
+            if any(simulator.state in AWAITED for simulator in self._simulators):
                 order = []
             else:
                 order = sorted(self._ready)
@@ -440,23 +445,23 @@ class Fleet:
         """
         name = simulator.name
         simulator.discard()
-        refusal = refusal or self._refusal(simulator)
+        refusal = refusal or restarts.refusal(
+            simulator, self._plan, has_ever_connected=self._has_ever_connected
+        )
         if refusal is None:
             simulator.keep_log()
         log_words = simulator.log_words()
+        delay_s = restarts.delay_s(simulator, self._plan)
         if refusal is None:
             simulator.num_restarts += 1
             simulator.restart_times.append(time.monotonic())
-            simulator.announce(self._parameters)
-            try:
-                simulator.launch()
-            except SimulatorDidNotStartError as error:
-                simulator.discard()
-                refusal = f"it cannot be started again: {error}"
+            simulator.rest(delay_s)
+            refusal = None if delay_s else self._relaunch_one(simulator)
         if refusal is None:
             limit = self._plan.max_lifetime_restarts
             of_limit = f" of {limit}" if limit >= 0 else ""
-            outcome = f"Restarting ({simulator.num_restarts}{of_limit})."
+            wait = f" in {delay_s:g} s" if delay_s else ""
+            outcome = f"Restarting{wait} ({simulator.num_restarts}{of_limit})."
         else:
             outcome = _sentence(f"Given up: {refusal}")
             outcome += f" Simulators that go on: {self.num_alive}." if self.num_alive else ""
@@ -469,27 +474,21 @@ class Fleet:
             simulator.number, lanes, loss, will_restart=refusal is None
         )
 
-    def _refusal(self, simulator: Simulator) -> str | None:
-        """Gives why a simulator is not to be started again, None when it is."""
-        plan = self._plan
-        if plan.launch is None:
-            return "only Unity can start it again"
-        if not self._has_ever_connected:
-            return "no simulator has ever connected"
-        if 0 <= plan.max_lifetime_restarts <= simulator.num_restarts:
-            return (
-                f"it has been restarted {simulator.num_restarts} times "
-                "(env_settings.max_lifetime_restarts)"
-            )
-        since = time.monotonic() - plan.restarts_rate_limit_period_s
-        recent = sum(moment > since for moment in simulator.restart_times)
-        if 0 <= plan.restarts_rate_limit_n <= recent:
-            return (
-                f"it has been restarted {recent} times within the last "
-                f"{plan.restarts_rate_limit_period_s:g} s (env_settings.restarts_rate_limit_n and "
-                "restarts_rate_limit_period_s)"
-            )
+    def _relaunch_one(self, simulator: Simulator) -> str | None:
+        """Starts a simulator that is lost; gives why that cannot be, None when it could."""
+        simulator.announce(self._parameters)
+        try:
+            simulator.launch()
+        except SimulatorDidNotStartError as error:
+            simulator.discard()
+            return f"it cannot be started again: {error}"
         return None
+
+    def _wake(self, simulator: Simulator) -> None:
+        """Starts a simulator whose delay is over."""
+        refusal = self._relaunch_one(simulator)
+        if refusal is not None:
+            self._lose(simulator, SimulatorDidNotStartError, "was lost", refusal=refusal)
 
     def _nobody_left(self) -> SimulatorError:
         error = self._last_error

@@ -77,7 +77,7 @@ class Behavior:
         self.folder = folder
         self.device = device
         self.is_training = is_training
-        self.is_sound = True  # False while an update changes the weights, and if it raised
+        self.is_sound = True  # False while an update changes the weights
         torch.manual_seed(seed)  # the layers' first weights
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
@@ -189,6 +189,7 @@ class Behavior:
 
         Raises:
             DivergedError: an update broke the weights for the second time; it was taken back.
+            Exception: whatever an update raised; it was taken back, too.
         """
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
@@ -204,9 +205,15 @@ class Behavior:
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
         before = Before(self.policy, self.algorithm)
         self.is_sound = False
-        update = self.algorithm.update(rollout, self.step)
-        # Only now, so that rows collected since the last update began with a ratio of exactly 1.
-        self.policy.update_normalizer(rollout.obs)
+        try:
+            update = self.algorithm.update(rollout, self.step)
+            # Only now, so that rows collected since the last one began with a ratio of exactly 1.
+            self.policy.update_normalizer(rollout.obs)
+        except Exception:
+            # Half an update is no state to save; what was there before is.
+            before.restore(self.policy, self.algorithm)
+            self.is_sound = True
+            raise
         broken = broken_part(self.policy, self.algorithm, update)
         if broken is not None:
             return self._take_back(before, rollout, update, broken)

@@ -233,6 +233,7 @@ def _one_simulator(settings: RunSettings, plan: Evaluation) -> EnvironmentSettin
     """Gives the run's simulator, or another one without the arguments that were the run's."""
     env = settings.env_settings
     changes: dict[str, object] = {"env_path": plan.env_path, "num_envs": 1, "num_areas": 1}
+    changes["max_bad_episodes"] = 0  # a return that leaves out some episodes would be no answer
     if plan.env_path != env.env_path:
         changes["env_kwargs"] = {}
         if plan.env_path is not None and plan.env_path.startswith("gym:"):

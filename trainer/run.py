@@ -14,7 +14,7 @@ import torch
 
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
-from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
+from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior, Summary, describe
 from trainer.config.settings import RunSettings
@@ -26,6 +26,7 @@ from trainer.run_end import (
     EXIT_USER_ERROR,
     Outcome,
     in_words,
+    one_line,
     outcome_of,
 )
 from trainer.run_start import resumed_or_started
@@ -122,10 +123,19 @@ class Run:
                 # If nothing ever ran there is a mistake to put right.
                 code = EXIT_NO_SIMULATORS if self.behaviors else EXIT_USER_ERROR
                 outcome = Outcome(code, self._reason(error))
-            finally:
-                # Whatever has happened. Simulators may take seconds to quit: they come after it.
-                self._save_all()
+            except BaseException:
+                self._save_in_spite()
+                raise
+            # Simulators may take seconds to quit: they come after it.
+            self._save_all()
         return outcome
+
+    def _save_in_spite(self) -> None:
+        """Saves what can be saved on the way out; why the run ends is more than what fails now."""
+        try:
+            self._save_all()
+        except Exception as failure:
+            self.reporter.error(f"Not everything could be saved: {one_line(failure)}")
 
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
@@ -198,6 +208,8 @@ class Run:
                 continue
             for behavior_id, spec in arrival.new_behaviors.items():
                 self._meet(behavior_id, spec, arrival.simulator)
+            for dropped in arrival.dropped:
+                self._drop(dropped, arrival.simulator)
             for behavior_id, terminals in arrival.terminals.items():
                 self.behaviors[parse_behavior_id(behavior_id).name].end([terminals])
             for stat in arrival.stats:
@@ -301,6 +313,21 @@ class Run:
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
                 self.behaviors[name].abandon(lanes)
+
+    def _drop(self, dropped: DroppedEpisode, simulator: int) -> None:
+        """Forgets an episode with bad numbers, counts it, and shows it."""
+        behavior = self.behaviors[dropped.behavior]
+        behavior.abandon(dropped.lanes)
+        behavior.metrics.add_user_stat("Environment/Dropped Episodes", 1.0, "SUM", simulator)
+        self.reporter.warning(dropped.text)
+        self.storage.tell(
+            "episode_dropped",
+            behavior.step,
+            behavior=behavior.name,
+            simulator=simulator,
+            agent_id=dropped.agent_id,
+            message=dropped.text,
+        )
 
     # Checkpoints.
 

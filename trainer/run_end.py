@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,12 @@ class OutOfMemoryError(UserError):
 
 def in_words(error: BaseException, folder: Path) -> BaseException:
     """Gives the error to end with: for disk and memory one that says what to do, else `error`."""
-    if isinstance(error, OSError):
+    no_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM  # for a process
+    if isinstance(error, OSError) and not no_memory:
         return storage_error(error, folder) or error
     # On the CPU torch raises a plain RuntimeError.
     is_full_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    if is_full_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if no_memory or is_full_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError):
         said = one_line(error)
         return OutOfMemoryError(
             f"There is not enough memory ({said[:200]}). Checkpoints that were saved before are "

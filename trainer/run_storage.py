@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +18,11 @@ from trainer.atomic_file import atomic_copy
 from trainer.behavior import Behavior
 from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
 from trainer.checkpoint_schedule import CheckpointSchedule
+from trainer.config.changes import Change, behavior_changes, run_changes
+from trainer.config.errors import ConfigError
+from trainer.config.load import load_run
 from trainer.config.problems import program
-from trainer.config.settings import RunSettings
+from trainer.config.settings import BehaviorSettings, RunSettings
 from trainer.config.write import dump
 from trainer.divergence import Divergence
 from trainer.event_log import EventLog
@@ -35,6 +38,8 @@ from trainer.training_status import TrainingStatus
 
 class NotFiniteError(CheckpointError):
     """A policy that nobody can go on with, and that therefore is not saved."""
+
+    exit_code = 5
 
 
 Start = State | MlagentsCheckpoint | None
@@ -97,9 +102,49 @@ class RunStorage:
             self._starts[name] = start
             if start is not None and resume:
                 total += start.step if isinstance(start, MlagentsCheckpoint) else start["step"]
+        changes = self._changes()
         self._take_folder()
         self._begin_events(total)
+        if changes:
+            self._reporter.info(
+                "Settings have changed since the run was saved. Applied:\n"
+                + "\n".join(f"  {change}" for change in changes)
+            )
+            self.tell("settings_changed", total, changes=[str(change) for change in changes])
         return total
+
+    def _changes(self) -> list[Change]:
+        """Gives what has changed since the checkpoints that the run goes on from.
+
+        Raises:
+            ConfigError: the run cannot go on with some of it.
+        """
+        found: list[Change] = []
+        for name, start in self._starts.items():
+            if name in self._resumed and isinstance(start, dict):
+                before = BehaviorSettings.model_validate_json(start["settings"])
+                found += behavior_changes(name, before, self._settings.for_behavior(name))
+        if self._resumed:
+            found += self._changes_outside()
+        refused = [change for change in found if change.refusal is not None]
+        if refused:
+            raise ConfigError(*(change.problem for change in refused))
+        return [] if self._checkpoints.inference else found
+
+    def _changes_outside(self) -> Iterator[Change]:
+        """Yields what has changed outside of the behaviours, if the run's settings are there."""
+        path = self.folder.configuration
+        if not path.is_file() or not self.folder.saved_behaviors():
+            return  # ML-Agents' has other keys
+        try:
+            before = load_run(path)
+        except ConfigError as error:
+            self._reporter.warning(
+                f"What has changed outside of behaviors cannot be told: the settings that the run "
+                f"was saved with cannot be read any more.\n{error}"
+            )
+            return
+        yield from run_changes(before, self._settings)
 
     def _moment_to_go_on_from(self) -> Mapping[str, int] | None:
         """Gives the steps that belong together; None: every behaviour's newest counts."""
@@ -210,7 +255,7 @@ class RunStorage:
                 failures.append(failure)
         if failures:
             raise failures[0]
-        if together:
+        if together and steps:  # else nobody has been met yet, and the moment before stays
             self._moment.write(steps)
             for name in steps:
                 self._store(name).prune()

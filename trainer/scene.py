@@ -70,7 +70,7 @@ def look_at_scene(settings: RunSettings) -> Scene:
     """
     logs = Path(tempfile.mkdtemp(prefix="ppo-train-check-"))
     seed = max(0, settings.env_settings.seed)
-    plan = replace(plan_fleet(settings, logs, seed), num_simulators=1)
+    plan = replace(plan_fleet(settings, logs, seed), num_simulators=1, max_bad_episodes=0)
     scene = watch(plan)  # if this fails, its message names a log in the folder
     shutil.rmtree(logs, ignore_errors=True)
     return scene

@@ -51,6 +51,8 @@ def plan_fleet(
         max_lifetime_restarts=env.max_lifetime_restarts,
         restarts_rate_limit_n=env.restarts_rate_limit_n,
         restarts_rate_limit_period_s=env.restarts_rate_limit_period_s,
+        restart_delay_s=env.restart_delay_s,
+        max_bad_episodes=env.max_bad_episodes,
         base_port=EDITOR_PORT if launch is None and env.base_port is None else env.base_port,
         engine=EngineConfiguration(
             width=engine.width,

@@ -57,6 +57,7 @@ class AgentTable(NamedTuple):
     agent_id: Int32  # (N,) the very array of the last list when nothing has changed
     group_id: Int32  # (N,)
     action_mask: Bool | None  # (N, L) True = allowed; None without branches
+    bad: Bool | None = None  # (N,) True = something of it is NaN or infinite; None = nothing is
 
 
 class AgentDecoder:
@@ -93,7 +94,7 @@ class AgentDecoder:
         """Gives the agents of a list, None when it has none.
 
         Raises:
-            BadDataError: unreadable bytes, another shape than the spec's, NaN or infinite numbers.
+            BadDataError: unreadable bytes, or another shape than the spec's.
         """
         if not data:
             return None
@@ -119,7 +120,7 @@ class AgentDecoder:
         )
         for column in (*obs, columns.reward, columns.group_reward):
             if column is not None and not _is_finite(column):
-                self._refuse_infinity(table)
+                return _marked(table)
         return table
 
     def _channels_first(self, sensor: int, column: Float32) -> Float32:
@@ -184,7 +185,7 @@ class AgentDecoder:
             action_mask,
         )
         if not all(_is_finite(column) for column in (*table.obs, table.reward, table.group_reward)):
-            self._refuse_infinity(table)
+            return _marked(table)
         return table
 
     def _floats(self, agents: Sequence[AgentInfo], sensor: int) -> Float32:
@@ -261,21 +262,29 @@ class AgentDecoder:
                     "behaviour; compare their prefabs."
                 )
 
-    def _refuse_infinity(self, table: AgentTable) -> None:
-        """Raises BadDataError for NaN and infinity, naming sensor and agent."""
+    def words_for_bad(self, table: AgentTable, row: int) -> str:
+        """Says which number of an agent is not finite, naming sensor and agent."""
         names = [f"sensor {o.name!r}" for o in self._spec.observation_specs]
         named = [*zip(names, table.obs, strict=True)]
         named += [("the reward", table.reward), ("the group reward", table.group_reward)]
         for name, column in named:
-            flat = column.reshape(len(column), -1)
-            bad = ~np.isfinite(flat)
-            if bad.any():
-                row, element = np.argwhere(bad)[0].tolist()
-                raise BadDataError(
+            flat = column[row].reshape(-1)
+            bad = np.flatnonzero(~np.isfinite(flat))
+            if len(bad):
+                return (
                     f"behaviour {self._behavior_id!r}, agent {int(table.agent_id[row])}: {name} "
-                    f"holds {flat[row, element]} at index {element}, a finite number is expected. "
+                    f"holds {flat[bad[0]]} at index {bad[0]}, a finite number is expected. "
                     "Look for a division by zero or a physics blow-up in the simulator."
                 )
+        raise ValueError(f"every number of row {row} is finite")
+
+
+def _marked(table: AgentTable) -> AgentTable:
+    """Marks the agents that have sent NaN or infinite numbers."""
+    bad = np.zeros(len(table.reward), np.bool_)
+    for column in (*table.obs, table.reward, table.group_reward):
+        bad |= ~np.isfinite(column).reshape(len(bad), -1).all(axis=1)
+    return table._replace(bad=bad)
 
 
 def _is_finite(column: Observations) -> bool:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import numpy as np
 
-from envs.batch import Actions, Bool, Decisions, Int32, Int64, Terminals
+from envs.batch import Actions, Decisions, Int32, Int64, Terminals
 from envs.bridge import codec, images
+from envs.bridge.agent_rows import rows_of, some_rows, split
+from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
@@ -40,6 +42,8 @@ from envs.spec import BehaviorSpec, parse_behavior_id
 
 _logger = logging.getLogger(__name__)
 
+UNHEARD_MESSAGES = 1000  # in a row; then a simulator of agents that are not heard starts anew
+
 CAPABILITIES = {
     "baseRLCapabilities": True,
     # Without these two Unity sends cameras of more than three channels as plain floats.
@@ -61,6 +65,7 @@ class SimulatorMessage:
     decisions: dict[str, Decisions]
     terminals: dict[str, Terminals]  # without agents that never had a decision
     stats: tuple[StatsMessage, ...]
+    dropped: tuple[DroppedEpisode, ...] = ()  # their lanes are void before anything else happens
 
 
 Tables = dict[str, AgentTable | None]  # by behaviour id
@@ -83,7 +88,30 @@ class _Behavior:
     encoder: ActionEncoder
     lanes: AgentLanes
     num_waiting: int = 0
+    ignored: IgnoredAgents = field(default_factory=IgnoredAgents)
     constants: dict[int, tuple[Int32, Int32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one behaviour has in a message."""
+
+    behavior_id: str
+    behavior: _Behavior
+    ended: AgentTable | None
+    going: AgentTable | None
+
+    def drop(
+        self, offences: Mapping[tuple[str, int], str], table: AgentTable, rows: Int64
+    ) -> list[DroppedEpisode]:
+        """Ends the lanes of agents that have just sent what is not finite."""
+        name = parse_behavior_id(self.behavior_id).name
+        dropped = []
+        for agent_id in table.agent_id[rows]:
+            lanes = self.behavior.lanes.of_terminals(np.array([agent_id], np.int32))
+            text = offences[self.behavior_id, int(agent_id)]
+            dropped.append(DroppedEpisode(name, int(agent_id), text, lanes[lanes != NOBODY]))
+        return dropped
 
 
 class Session:
@@ -92,9 +120,10 @@ class Session:
     Args:
         simulator: its number.
         lanes: shared by all simulators.
+        max_bad_episodes: to drop because of NaN or infinite numbers; -1 = any number.
     """
 
-    def __init__(self, simulator: int, lanes: LaneTable) -> None:
+    def __init__(self, simulator: int, lanes: LaneTable, max_bad_episodes: int = 0) -> None:
         self.phase = Phase.GREETING
         self._simulator = simulator
         self._lanes = lanes
@@ -103,6 +132,9 @@ class Session:
         self._behaviors: dict[str, _Behavior] = {}
         self._held_behaviors: dict[str, BehaviorSpec] = {}
         self._held_stats: tuple[StatsMessage, ...] = ()
+        self._max_bad_episodes = max_bad_episodes
+        self._num_bad_episodes = 0
+        self._num_unheard = 0  # messages in a row in which nobody but ignored agents asked
         self._has_images = False
         self._has_dimension_properties = True
 
@@ -190,7 +222,7 @@ class Session:
             ahead: from `decode_ahead`; waits until it is done.
 
         Raises:
-            BadDataError: see AgentDecoder.decode.
+            BadDataError: see AgentDecoder.decode; or too many episodes had to be dropped.
             UnsupportedSpaceError: a new behaviour has a sensor of an unknown kind.
         """
         decisions: dict[str, Decisions] = {}
@@ -200,22 +232,75 @@ class Session:
         # Everything that can go wrong comes first: a simulator that is lost because of bad data
         # must still hold the lanes of all agents that the trainer knows.
         parts = [
-            (behavior_id, behavior, *_split(table))
+            _Part(behavior_id, behavior, *split(table))
             for behavior_id, behavior, table in self._tables(message, new_behaviors, ahead)
         ]
-        for _, behavior, _, going in parts:
-            if going is not None:
-                behavior.lanes.require_unique(going.agent_id)
+        for part in parts:
+            if part.going is not None:
+                part.behavior.lanes.require_unique(part.going.agent_id)
+        sifted = [part.behavior.ignored.sift(part.ended, part.going) for part in parts]
+        offences = self._offences(parts, sifted)
         side_channel = message.unity_output.rl_output.side_channel
         if side_channel:
             stats += self._inbox.read(side_channel)
-        for behavior_id, behavior, ended, going in parts:
+        dropped: list[DroppedEpisode] = []
+        for part, left in zip(parts, sifted, strict=True):
+            ended, going, behavior = part.ended, part.going, part.behavior
+            if left is not None and ended is not None:
+                dropped += part.drop(offences, ended, left.bad_ended)
+                ended = some_rows(ended, left.ended)
             # Terminals first, so that an id used again for the next episode gets a new lane.
             if ended is not None:
-                self._add_terminals(terminals, behavior_id, behavior, ended)
+                self._add_terminals(terminals, part.behavior_id, behavior, ended)
+            num_waiting = 0 if going is None else len(going.reward)
+            if left is not None and going is not None:
+                dropped += part.drop(offences, going, left.bad_going)
+                going = some_rows(going, left.going)
             if going is not None:
-                self._add_decisions(decisions, behavior_id, behavior, going)
-        return SimulatorMessage(self._simulator, new_behaviors, decisions, terminals, stats)
+                self._add_decisions(decisions, part.behavior_id, behavior, going)
+            if left is not None:
+                behavior.num_waiting = num_waiting
+                behavior.ignored = IgnoredAgents(left.ignored, left.going)
+        self._require_somebody(decisions, parts)
+        return SimulatorMessage(
+            self._simulator, new_behaviors, decisions, terminals, stats, tuple(dropped)
+        )
+
+    def _offences(
+        self, parts: list[_Part], sifted: list[Sifted | None]
+    ) -> dict[tuple[str, int], str]:
+        """Counts the episodes to drop; gives what their agents did, by behaviour id and agent.
+
+        Raises:
+            BadDataError: there have been too many.
+        """
+        found: dict[tuple[str, int], str] = {}
+        for part, left in zip(parts, sifted, strict=True):
+            if left is None:
+                continue
+            for table, rows in ((part.ended, left.bad_ended), (part.going, left.bad_going)):
+                for row in rows.tolist():
+                    assert table is not None
+                    words = part.behavior.decoder.words_for_bad(table, row)
+                    found[part.behavior_id, int(table.agent_id[row])] = words
+                    self._num_bad_episodes += 1
+                    if 0 <= self._max_bad_episodes < self._num_bad_episodes:
+                        limit = f"{self._max_bad_episodes} (env_settings.max_bad_episodes)"
+                        raise BadDataError(f"{words} Episodes dropped before it: {limit}.")
+        return found
+
+    def _require_somebody(self, decisions: Mapping[str, Decisions], parts: Sequence[_Part]) -> None:
+        """Raises BadDataError when nobody but agents that are not heard has asked for too long."""
+        if decisions or all(part.going is None for part in parts):
+            self._num_unheard = 0 if decisions else self._num_unheard
+            return
+        self._num_unheard += 1
+        if self._num_unheard >= UNHEARD_MESSAGES:
+            raise BadDataError(
+                f"{UNHEARD_MESSAGES} messages in a row came only from agents whose episodes were "
+                "dropped because of NaN or infinite numbers, and have not ended. Episodes that end "
+                "(Max Step) would let them begin anew."
+            )
 
     def skip(self, message: columns_pb2.Message, ahead: Future[Tables] | None = None) -> None:
         """Drops the agents of a message, because a reset follows, but keeps all other news."""
@@ -333,7 +418,7 @@ class Session:
         known = lanes != NOBODY
         if not known.all():
             (rows,) = known.nonzero()
-            table, lanes = _rows(table, rows), lanes[rows]
+            table, lanes = rows_of(table, rows), lanes[rows]
             if not len(rows):
                 return
         simulators, teams = self._constants(behavior, len(lanes))
@@ -363,7 +448,7 @@ class Session:
         encoded = {}
         for behavior_id, behavior in self._behaviors.items():
             num_waiting, behavior.num_waiting = behavior.num_waiting, 0
-            given = actions.get(behavior_id)
+            given = behavior.ignored.spread(actions.get(behavior_id))
             if given is not None and len(given) != num_waiting:
                 raise ValueError(
                     f"{len(given)} actions given to {num_waiting} agents of {behavior_id!r} that "
@@ -381,6 +466,7 @@ class Session:
         self.phase = Phase.STEPPING
         for behavior in self._behaviors.values():
             behavior.num_waiting = 0
+            behavior.ignored.forget()
         return codec.encode_answer({}, side_channel, is_reset=True)
 
 
@@ -392,33 +478,6 @@ def _decode(data: bytes, decoders: Mapping[str, AgentDecoder]) -> Tables:
         for behavior_id, decoder in decoders.items()
         if behavior_id in agent_infos
     }
-
-
-def _split(table: AgentTable) -> tuple[AgentTable | None, AgentTable | None]:
-    """Gives the agents whose episode is over, and those that ask for a decision."""
-    done = table.done
-    if done is None or not done.any():
-        return None, table
-    ended, going = done.nonzero()[0], (~done).nonzero()[0]
-    return _rows(table, ended), _rows(table, going) if len(going) else None
-
-
-def _rows(table: AgentTable, rows: Int64) -> AgentTable:
-    """Gives some rows of a table, as copies."""
-
-    def pick(column: Bool | None) -> Bool | None:
-        return None if column is None else column[rows]
-
-    return AgentTable(
-        tuple(column[rows] for column in table.obs),
-        table.reward[rows],
-        table.group_reward[rows],
-        pick(table.done),
-        pick(table.max_step_reached),
-        table.agent_id[rows],
-        table.group_id[rows],
-        pick(table.action_mask),
-    )
 
 
 def require_compatible(output: UnityRLInitializationOutputProto) -> None:

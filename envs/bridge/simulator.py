@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,6 +44,8 @@ class FleetPlan:
     max_lifetime_restarts: int = 10  # per simulator; -1 = any number
     restarts_rate_limit_n: int = 1  # per simulator and period; -1 = any number
     restarts_rate_limit_period_s: float = 60.0
+    restart_delay_s: float = 1.0  # of the second restart; the next ones wait twice as long each
+    max_bad_episodes: int = 0  # dropped per simulator's life for bad numbers; -1 = any number
     base_port: int | None = None  # simulator i gets base_port + i; None = the system picks
     engine: EngineConfiguration = field(default_factory=EngineConfiguration)
     environment_parameters: dict[str, float | Sampler] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class State(Enum):
     RUNNING = auto()  # the simulator's: its next call is awaited until the deadline
     READY = auto()  # the fleet's: its call waits to be given to the trainer
     WAITING = auto()  # the trainer's: its message has been delivered
+    RESTING = auto()  # nobody's: it is started again at the deadline
     LOST = auto()  # nobody's: given up for good
 
 
@@ -107,7 +110,7 @@ class Simulator:
         self._ahead: Future[Tables] | None = None
         self._news = b""  # side channel bytes that go with the next answer
         self._process: SimulatorProcess | None = None
-        self.session = Session(number, lanes)
+        self.session = Session(number, lanes, plan.max_bad_episodes)
         port = 0 if plan.base_port is None else plan.base_port + number
         self.server = SimulatorServer(port, loop, self._arrived)
 
@@ -124,7 +127,7 @@ class Simulator:
 
         Bytes of a call that has not been read yet count: while the trainer learned, nobody read.
         """
-        if self.has_hung_up:
+        if self.has_hung_up or self.state is not State.RUNNING:
             return self.deadline
         return max(self.deadline, self.server.last_heard_s + self._plan.timeout_wait_s)
 
@@ -145,7 +148,7 @@ class Simulator:
             SimulatorDidNotStartError: the program cannot be executed.
         """
         generation = self.server.generation
-        self.session = Session(self.number, self._lanes)
+        self.session = Session(self.number, self._lanes, self._plan.max_bad_episodes)
         self.message, self._call, self._ahead = None, None, None
         self.has_hung_up = self.reset_is_due = self.was_answered_by_reset = False
         self._run()
@@ -173,6 +176,11 @@ class Simulator:
         self.state = State.LOST
         self.message, self._call, self._ahead = None, None, None
 
+    def rest(self, delay_s: float) -> None:
+        """Waits to be started again; to be called once it has been discarded."""
+        self.state = State.RESTING
+        self.deadline = time.monotonic() + delay_s
+
     def keep_log(self) -> None:
         """Renames the log, so that the simulator that starts next does not overwrite it."""
         if self.log is None:
@@ -190,7 +198,7 @@ class Simulator:
     def is_stale(self, what: Call | ConnectionLost | ProcessEnded) -> bool:
         """Tells whether an event is about a life that is over."""
         generation = what.call.generation if isinstance(what, ConnectionLost) else what.generation
-        return generation != self.server.generation or self.state is State.LOST
+        return generation != self.server.generation or self.state in (State.LOST, State.RESTING)
 
     # ---- its conversation -------------------------------------------------------------------
 
@@ -243,7 +251,17 @@ class Simulator:
         message, self.message = self.message, None
         ahead, self._ahead = self._ahead, None
         self.was_answered_by_reset = False
-        return self.session.step(message, ahead)
+        heard = self.session.step(message, ahead)
+        if heard.dropped:
+            dropped = [replace(one, text=self._dropped_words(one.text)) for one in heard.dropped]
+            heard = replace(heard, dropped=tuple(dropped))
+        return heard
+
+    def _dropped_words(self, text: str) -> str:
+        limit = self._plan.max_bad_episodes
+        after = f"After {limit} such episodes it counts as crashed. " if limit >= 0 else ""
+        log = "" if self.log is None else f"\n  Log: {self.log}."
+        return f"{self.name}: {text} The episode is dropped. {after}".rstrip() + log
 
     def encode(self, actions: Mapping[str, Actions]) -> bytes:
         """Gives the answer to the message that was delivered."""

@@ -188,6 +188,47 @@ def test_rate_limit_gives_up_one_simulator_and_the_other_goes_on(tmp_path: Path)
             trainer.round()
 
 
+def test_restarts_wait_longer_every_time_but_the_first(tmp_path: Path) -> None:
+    limits = {"max_lifetime_restarts": 4, "restart_delay_s": 0.05}
+    with Fleet(plan(scripted("--crash-at", 1), tmp_path, **limits)) as fleet:
+        trainer = Trainer(fleet)
+        with pytest.raises(SimulatorCrashedError):
+            while True:
+                trainer.round()
+    told = [str(loss.error).splitlines()[-1] for loss in trainer.losses]
+    assert [words.partition(".  ")[0] for words in told[:4]] == [
+        "  Restarting (1 of 4).",
+        "  Restarting in 0.05 s (2 of 4).",
+        "  Restarting in 0.1 s (3 of 4).",
+        "  Restarting in 0.2 s (4 of 4).",
+    ]
+
+
+def test_others_go_on_while_one_waits_for_its_restart(tmp_path: Path) -> None:
+    once = tmp_path / "crashed"
+    launch = scripted("--crash-at", 3, "--only-once", once)
+    limits = {"restart_delay_s": 1000.0}
+    with Fleet(plan(launch, tmp_path, num_simulators=2, **limits)) as fleet:
+        trainer = Trainer(fleet)
+        trainer.run_until(num_messages=5, num_losses=1)
+        (loss,) = trainer.losses
+        pid = fleet.pids[loss.simulator]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        while len(trainer.losses) < 2:
+            trainer.round()
+        assert "Restarting in 1000 s (2 of 10)." in str(trainer.losses[1].error)
+        assert fleet.num_alive == 2  # it will come back
+        other = 1 - loss.simulator
+        silent, limit = trainer.num_messages[loss.simulator], trainer.num_messages[other] + 20
+        while trainer.num_messages[other] < limit:
+            trainer.round()
+        assert trainer.num_messages[loss.simulator] == silent
+        fleet.relaunch(seed=5)  # a new moment of a reproducible run waits for nobody
+        trainer.num_messages.clear()
+        trainer.run_until(num_messages=2)
+
+
 def test_program_that_ends_at_start_is_not_tried_again(tmp_path: Path) -> None:
     with Fleet(plan(scripted("--exit-at-start", 3), tmp_path)) as fleet:
         trainer = Trainer(fleet)

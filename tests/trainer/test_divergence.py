@@ -243,12 +243,21 @@ def test_lowered_rate_survives_a_resume_until_the_user_changes_it(make: Make) ->
     assert make(state, starts_at_zero=True).learning_rate_factor == 1.0
 
 
-def test_update_that_raises_leaves_a_behaviour_that_is_not_saved(
+def test_update_that_raises_in_its_middle_is_taken_back(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behavior = make()
     collect(behavior)
-    monkeypatch.setattr(behavior.algorithm, "update", lambda *_: 1 / 0)
+    behavior.learn()
+    before = everything(behavior)
+    collect(behavior)
+
+    def fail(obs: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(behavior.policy, "update_normalizer", fail)  # all epochs are over by then
     with pytest.raises(ZeroDivisionError):
         behavior.learn()
-    assert not behavior.is_sound
+    require_equal(everything(behavior), before)
+    assert behavior.is_sound
+    assert behavior.num_updates == 1

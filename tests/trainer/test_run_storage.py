@@ -28,6 +28,10 @@ SPEC = BehaviorSpec(
 class Listener(Reporter):
     def __init__(self) -> None:
         self.heard: list[str] = []
+        self.warned: list[str] = []
+
+    def warning(self, message: str) -> None:
+        self.warned.append(message)
 
     def info(self, message: str) -> None:
         self.heard.append(message)
@@ -204,6 +208,61 @@ def test_behavior_that_a_resumed_run_lacks_is_initialized(tmp_path: Path) -> Non
     assert storage.take_state("Runner", SPEC, seed=3) is not None
     assert not storage.goes_on("Runner")
     assert storage.goes_on("Walker")
+
+
+def changed(settings: RunSettings, **changes: object) -> RunSettings:
+    """Gives a run of one behaviour with other settings of that, as a file would."""
+    document = settings.model_dump()
+    for path, value in changes.items():
+        *outer, key = path.split("__")
+        place = document["behaviors"]["Walker"]
+        for name in outer:
+            place = place[name]
+        place[key] = value
+    return RunSettings.model_validate(document)
+
+
+def test_safe_changes_are_applied_listed_and_written_down(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    listener = Listener()
+    settings = settings_of(tmp_path, "Walker", resume=True)
+    settings = changed(settings, max_steps=77, hyperparameters__learning_rate=0.5)
+    RunStorage(settings, listener, None).restore()
+    assert listener.heard[-1] == (
+        "Settings have changed since the run was saved. Applied:\n"
+        "  behaviors.Walker.hyperparameters.learning_rate: 0.0003 -> 0.5\n"
+        "  behaviors.Walker.max_steps: 500000 -> 77"
+    )
+    lines = (tmp_path / "run/run_logs/events.jsonl").read_text().splitlines()
+    told = json.loads(lines[-1])
+    assert told["event"] == "settings_changed"
+    assert told["changes"][1] == "behaviors.Walker.max_steps: 500000 -> 77"
+
+
+def test_unsafe_change_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    before = files(tmp_path)
+    settings = settings_of(tmp_path, "Walker", resume=True)
+    settings = changed(settings, max_steps=77, network_settings__hidden_units=9)
+    with pytest.raises(UserError, match=r"hidden_units was 8 when the run was saved, and is 9"):
+        storage_of(settings).restore()
+    assert files(tmp_path) == before
+
+
+def test_resume_without_changes_says_nothing_of_them(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    listener = Listener()
+    RunStorage(settings_of(tmp_path, "Walker", resume=True), listener, None).restore()
+    assert not any("changed" in line for line in listener.heard)
+
+
+def test_settings_that_cannot_be_read_any_more_are_told(tmp_path: Path) -> None:
+    earlier_run(tmp_path, "Walker")
+    (tmp_path / "run" / "configuration.yaml").write_text("behaviors: [")
+    listener = Listener()
+    RunStorage(settings_of(tmp_path, "Walker", resume=True), listener, None).restore()
+    (warning,) = listener.warned
+    assert "outside of behaviors cannot be told" in warning
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])

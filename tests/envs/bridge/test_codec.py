@@ -297,18 +297,27 @@ def test_empty_list_has_no_agents() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_number_that_is_not_finite_names_sensor_and_agent(value: float) -> None:
+def test_number_that_is_not_finite_marks_its_agent(value: float) -> None:
     message = walker_agents(4)
     message.value[2].observations[1].float_data.data[3] = value
-    with pytest.raises(BadDataError, match=r"agent 1002: sensor 'second' holds .* at index 3"):
-        AgentDecoder("B", SPEC).decode(message.SerializeToString())
+    decoder = AgentDecoder("B", SPEC)
+    table = decoder.decode(message.SerializeToString())
+    assert table is not None
+    assert table.bad is not None
+    assert table.bad.tolist() == [False, False, True, False]
+    words = decoder.words_for_bad(table, 2)
+    assert f"behaviour 'B', agent 1002: sensor 'second' holds {value} at index 3" in words
 
 
-def test_reward_that_is_not_finite_is_refused() -> None:
+def test_reward_that_is_not_finite_marks_its_agent() -> None:
     message = walker_agents(2)
     message.value[1].reward = float("nan")
-    with pytest.raises(BadDataError, match="agent 1001: the reward holds nan"):
-        AgentDecoder("B", SPEC).decode(message.SerializeToString())
+    decoder = AgentDecoder("B", SPEC)
+    table = decoder.decode(message.SerializeToString())
+    assert table is not None
+    assert table.bad is not None
+    assert table.bad.tolist() == [False, True]
+    assert "agent 1001: the reward holds nan" in decoder.words_for_bad(table, 1)
 
 
 def test_large_finite_numbers_are_accepted_though_their_sum_overflows() -> None:

@@ -39,7 +39,7 @@ def test_lanes_of_a_loss_during_a_reset_are_void_at_once(tmp_path: Path) -> None
             fleet.send(item.simulator, {})
         # One of two is ready in lockstep: its message is taken, but not decoded yet.
         before = fleet.codec_seconds
-        clients[0].send(step({BEHAVIOR: [agent(1, (float("nan"), 0.0))]}))
+        clients[0].send(step({BEHAVIOR: [agent(1, (1.0, 2.0, 3.0))]}))
         while fleet.codec_seconds == before:
             assert fleet.recv(timeout_s=0.05) == []
         void = fleet.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from trainer_process import (
     PPO_TRAIN,
     Trainer,
@@ -21,6 +23,7 @@ from trainer_process import (
     run_events,
     tiny_build,
     tiny_yaml,
+    write_yaml,
 )
 
 from trainer.algos.base import Update
@@ -236,7 +239,7 @@ def test_failure_in_an_update_costs_only_that_update(
     code: int,
     reason: str,
 ) -> None:
-    # After two checkpoints; what the failed update has made of the weights must not be the third.
+    # After two checkpoints; the third is of the weights before the update that failed.
     monkeypatch.setattr(PPO, "update", failing_at(9, error))
     if code == 1:
         with pytest.raises(ZeroDivisionError):
@@ -248,9 +251,9 @@ def test_failure_in_an_update_costs_only_that_update(
     run = game / "results" / "run"
     require_told(run, code, reason)
     steps = saved_steps(run)
-    assert len(steps) == 2
+    assert len(steps) == 3
     state = checkpoint(run, "1D")
-    assert state["step"] == steps[-1]
+    assert (state["step"], state["num_updates"]) == (steps[-1], 8)
     assert not any((t == 123.0).any() for t in state["policy"].values() if t.is_floating_point())
 
 
@@ -303,6 +306,32 @@ def test_learning_that_diverges_twice_ends_with_the_good_weights(
     state = checkpoint(run, "1D")
     assert (state["num_updates"], saved_steps(run)[-1]) == (6, state["step"])
     assert all(t.isfinite().all() for t in state["policy"].values())
+
+
+# What is saved, and what stays.
+
+
+def test_checkpoints_by_the_clock_milestones_and_the_best(game: Path) -> None:
+    path = tiny_yaml(game, max_steps=10_000_000, keep_checkpoints=1)  # by steps: at 500,000
+    chosen = {"checkpoint_interval_s": 0.2, "milestone_interval": 1000, "best_min_episodes": 2}
+    write_yaml(path, {**yaml.safe_load(path.read_text()), "checkpoint_settings": chosen})
+    with Trainer(*WORDS, cwd=game) as trainer:
+        trainer.wait_for(r"1D\. Step: 2500\. ")
+        trainer.signal(signal.SIGTERM)
+        assert trainer.wait() == 143
+    run = game / "results" / "run"
+    told = [event for event in run_events(run) if event["event"] == "checkpoint"]
+    assert len(told) >= 4  # two milestones, the last, and at least one by the clock
+    milestones = [event["step"] for event in told if event["is_milestone"]]
+    assert [step // 1000 for step in milestones] == [1, 2]
+    manifest = json.loads((run / "1D" / "manifest.json").read_text())
+    scored = [event for event in told if event["score"] is not None]
+    best = max(reversed(scored), key=lambda event: event["score"])  # of equals the later
+    assert manifest["best"] == best["step"]
+    assert (run / "1D" / "best.pt").read_bytes() == (game / best["path"]).read_bytes()
+    kept = {entry["step"] for entry in manifest["checkpoints"]}
+    assert kept == {*milestones, best["step"], told[-1]["step"]} | (kept & {told[-2]["step"]})
+    assert {int(path.stem[3:]) for path in (run / "1D").glob("1D-*.onnx")} == kept
 
 
 # The same command line again.

@@ -93,3 +93,30 @@ def test_simulator_that_never_dials_ends_the_run_without_restarting(tmp_path: Pa
     # Nothing was learned, so the next attempt needs neither --force nor --resume; its log is new.
     said = ppo_train("settings.yaml", "--env", build, cwd=tmp_path, exit_code=2)
     assert said.count("Scripted end before dialling") == 1
+
+
+def test_episodes_with_bad_numbers_are_dropped_counted_and_shown(tmp_path: Path) -> None:
+    """Three agents in endless episodes; at its 30th step one of them sends a NaN, for ever."""
+    tiny_yaml(tmp_path, name="Scripted", max_steps=600, summary_freq=200)
+    words = ("--script", "nan", "--at", "30")
+    tiny_build(tmp_path, *words, program="envs.testing.scripted")
+    said = ppo_train("settings.yaml", "--env", "scripted.x86_64", cwd=tmp_path)
+    warnings = re.findall(
+        r"\[WARNING\] Simulator 0 \(unity, pid \d+, port \d+\): behaviour 'Scripted\?team=0', "
+        r"agent 21000: sensor 'number' holds nan at index 1, .* The episode is dropped\. After 10 "
+        r"such episodes it counts as crashed\.\n  Log: \S+Player-0\.log\.\n",
+        said,
+    )
+    assert len(warnings) == 1, said
+    run = tmp_path / "results" / "ppo"
+    events = run_events(run)
+    (dropped,) = [event for event in events if event["event"] == "episode_dropped"]
+    assert (dropped["simulator"], dropped["agent_id"]) == (0, 21000)
+    counts = [
+        event["values"].get("Environment/Dropped Episodes")
+        for event in events
+        if event["event"] == "summary"
+    ]
+    assert counts == [1.0, None, None]  # only where there were any: the tags are ML-Agents'
+    assert not [event for event in events if event["event"] == "simulator_lost"]
+    assert events[-1]["exit_code"] == 0

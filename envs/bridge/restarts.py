@@ -1,0 +1,52 @@
+"""Whether a simulator that is lost starts again, and how long it waits for that."""
+
+from __future__ import annotations
+
+import time
+
+from envs.bridge.simulator import FleetPlan, Simulator
+
+REMEMBERED_S = 600.0  # restarts longer ago make nobody wait
+LONGEST_DELAY_S = 60.0
+
+
+def refusal(simulator: Simulator, plan: FleetPlan, *, has_ever_connected: bool) -> str | None:
+    """Gives why a simulator is not to be started again, None when it is.
+
+    Args:
+        simulator: the one that is lost.
+        plan: the fleet's.
+        has_ever_connected: any simulator of the fleet.
+    """
+    if plan.launch is None:
+        return "only Unity can start it again"
+    if not has_ever_connected:
+        return "no simulator has ever connected"
+    if 0 <= plan.max_lifetime_restarts <= simulator.num_restarts:
+        return (
+            f"it has been restarted {simulator.num_restarts} times "
+            "(env_settings.max_lifetime_restarts)"
+        )
+    recent = num_recent(simulator, plan.restarts_rate_limit_period_s)
+    if 0 <= plan.restarts_rate_limit_n <= recent:
+        return (
+            f"it has been restarted {recent} times within the last "
+            f"{plan.restarts_rate_limit_period_s:g} s (env_settings.restarts_rate_limit_n and "
+            "restarts_rate_limit_period_s)"
+        )
+    return None
+
+
+def delay_s(simulator: Simulator, plan: FleetPlan) -> float:
+    """Gives how long the next restart waits: not at first, then twice as long every time."""
+    recent = num_recent(simulator, REMEMBERED_S)
+    if recent == 0:
+        return 0.0
+    longest = max(LONGEST_DELAY_S, plan.restart_delay_s)
+    return float(min(plan.restart_delay_s * 2 ** min(recent - 1, 32), longest))
+
+
+def num_recent(simulator: Simulator, period_s: float) -> int:
+    """Counts the restarts of the last `period_s` seconds."""
+    since = time.monotonic() - period_s
+    return sum(moment > since for moment in simulator.restart_times)
