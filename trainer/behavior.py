@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
 from trainer.actor import Actor
-from trainer.algos.base import Algorithm
-from trainer.algos.ppo import PPO
+from trainer.algos.registry import build_algorithm
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.metrics import Metrics
 from trainer.nn.encoders import ImageEncoder
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
-from trainer.rollout.segments import take
+from trainer.rollout.segments import finished_segments, take
 from trainer.rollout.steplog import StepLog
-from trainer.saved_policy import build_policy, network_of, spec_to_state
+from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,13 +80,8 @@ class Behavior:
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
         gamma = torch.tensor([signal.gamma for signal in self.rewards], device=device)  # (R,)
-        self.algorithm: Algorithm = PPO(
-            self.policy,
-            settings.hyperparameters,
-            gamma,
-            settings.max_steps,
-            torch.Generator().manual_seed(seed + 1),
-        )
+        chance = torch.Generator().manual_seed(seed + 1)
+        self.algorithm = build_algorithm(settings, self.policy, gamma, chance)
         self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
@@ -140,7 +134,8 @@ class Behavior:
         """Multiply-adds that the images of one minibatch take, forward, in actor and critic."""
         encoders = [part for part in self.policy.modules() if isinstance(part, ImageEncoder)]
         per_row = sum(encoder.multiply_adds for encoder in encoders)
-        return per_row * self.settings.hyperparameters.batch_size
+        hyperparameters = self.settings.hyperparameters
+        return per_row * (hyperparameters.minibatch_size or hyperparameters.buffer_size)
 
     def decide(self, batches: Sequence[Decisions]) -> list[Actions]:
         """Answers agents that wait for an action, one answer per batch."""
@@ -169,12 +164,24 @@ class Behavior:
     def begin_anew(self, lanes: NDArray[np.int64]) -> None:
         """Forgets these lanes, and everything collected since the last update."""
         self.abandon(lanes)
+        self.step = self.saved_step  # what is forgotten here, a resumed run has never seen
         self.log.keep_open_rows()
 
     @property
     def is_ready_to_learn(self) -> bool:
-        """Whether the step log holds `buffer_size` complete decisions."""
-        return self.log.num_complete >= self.settings.hyperparameters.buffer_size
+        """Whether the step log holds `buffer_size` complete decisions, or so many to learn from."""
+        wanted = self.settings.hyperparameters
+        if self.log.num_complete < wanted.buffer_size:
+            return False
+        if not wanted.needs_whole_episodes:
+            return True
+        finished = finished_segments(self.log, self.settings.time_horizon)
+        return len(finished.rows) >= wanted.buffer_size
+
+    @property
+    def has_just_learned(self) -> bool:
+        """Whether nothing that a checkpoint would lose was collected since the last update."""
+        return self.log.num_complete == self.log.num_kept
 
     def learn(self) -> None:
         """Turns the step log into an update; without training or behind max_steps, empties it."""
@@ -187,14 +194,16 @@ class Behavior:
             self.settings.time_horizon,
             self.device,
             None if memory is None else memory.sequence_length,
+            self.settings.hyperparameters.needs_whole_episodes,
         )
         rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
         update = self.algorithm.update(rollout, self.step)
         self.metrics.add(update.statistics)
-        for i, signal in enumerate(self.settings.reward_signals):
-            tag = f"Policy/{signal.capitalize()} Value Estimate"
-            self.metrics.add({tag: update.mean_values[i]})
+        if update.mean_values is not None:
+            for i, signal in enumerate(self.settings.reward_signals):
+                tag = f"Policy/{signal.capitalize()} Value Estimate"
+                self.metrics.add({tag: update.mean_values[i]})
         # Only now, so that rows collected since the last update began with a ratio of exactly 1.
         self.policy.update_normalizer(rollout.obs)
         self.num_updates += 1
@@ -280,6 +289,7 @@ class Behavior:
         policy, algorithm = state["policy"], state["algorithm"]
         assert isinstance(policy, dict)
         assert isinstance(algorithm, dict)
+        self._require_same_learner(state)
         self._require_same_network(state)
         self.policy.load_state_dict(policy)
         self.algorithm.load_state_dict(algorithm)
@@ -308,6 +318,17 @@ class Behavior:
             f"{self.settings.model_dump_json(indent=2)}",
             start if self.is_training else f"Acting without learning, as of step {self.step}.",
         ]
+
+    def _require_same_learner(self, state: Mapping[str, object]) -> None:
+        found, wanted = learner_of(state), learner_of(self.state_dict())
+        for key, value in wanted.items():
+            if found[key] != value:
+                raise BehaviorMismatchError(
+                    f"Behavior '{self.name}': the checkpoint was learnt with {key} "
+                    f"{found[key]}, and the settings say {value}: the optimizer's state means "
+                    f"something else there. Go on with {key} {found[key]}, or start a new run with "
+                    f"another --run-id."
+                )
 
     def _require_same_network(self, state: Mapping[str, object]) -> None:
         found, wanted = network_of(state), network_of(self.state_dict())

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from envs.spec import BehaviorSpec
-from trainer.algos.ppo import PPO
+from trainer.algos.registry import build_algorithm
 from trainer.checkpoint import CheckpointError, State, read_document, state_of
+from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.config.settings import BehaviorSettings
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.body import NetworkBody
@@ -205,7 +206,13 @@ def adopt(
         raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     policy.load_state_dict(weights)
 
-    moments = _moments(checkpoint, policy, sources)
+    moments: dict[str, Tensor] | str
+    if not isinstance(settings.hyperparameters, PPOHyperparameters):
+        moments = f"it is PPO's, and trainer_type is {settings.trainer_type}"
+    elif settings.hyperparameters.critic_learning_rate is not None:
+        moments = "it is for actor and critic together, and critic_learning_rate parts them"
+    else:
+        moments = _moments(checkpoint, policy, sources)
     state: State = {
         "behavior": behavior,
         "spec": spec_to_state(spec),
@@ -225,10 +232,10 @@ def adopt(
 def _algorithm_state(
     policy: ActorCritic, settings: BehaviorSettings, moments: dict[str, Tensor] | str, seed: int
 ) -> dict[str, object]:
-    """Gives the state of a fresh PPO, with Adam's moments if there are any."""
+    """Gives the state of a fresh algorithm, with Adam's moments if there are any."""
     gamma = torch.zeros(len(settings.reward_signals))  # the state does not depend on it
     chance = torch.Generator().manual_seed(seed)
-    state = PPO(policy, settings.hyperparameters, gamma, settings.max_steps, chance).state_dict()
+    state = build_algorithm(settings, policy, gamma, chance).state_dict()
     if not isinstance(moments, str):
         optimizer = state["optimizer"]
         assert isinstance(optimizer, dict)

@@ -301,7 +301,7 @@ class Run:
         due = [
             behavior
             for behavior in self.behaviors.values()
-            if behavior.log.num_complete == 0
+            if behavior.has_just_learned
             and behavior.is_checkpoint_due
             and not behavior.is_finished  # saved at the end; it learns no more
         ]

@@ -99,6 +99,20 @@ def network_of(state: Mapping[str, object]) -> dict[str, object]:
     }
 
 
+def learner_of(state: Mapping[str, object]) -> dict[str, str]:
+    """Says what a state's optimizers are: by key, words for a message."""
+    settings_json = state["settings"]
+    assert isinstance(settings_json, str)
+    settings = json.loads(settings_json)
+    hyperparameters = settings["hyperparameters"]
+    parts = "unset" if hyperparameters.get("critic_learning_rate") is None else "set"
+    return {
+        "trainer_type": settings["trainer_type"],
+        "critic_learning_rate": parts,
+        "optimizer": hyperparameters.get("optimizer", "adam"),
+    }
+
+
 def build_policy(behavior: str, spec: BehaviorSpec, settings: BehaviorSettings) -> ActorCritic:
     """Builds the network that the settings ask for, with fresh weights."""
     return ActorCritic(

@@ -18,10 +18,8 @@ from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.config.settings import NetworkSettings
 from trainer.nn.body import NetworkBody
 from trainer.nn.distributions import (
-    categorical_entropy,
+    Distribution,
     categorical_log_probs,
-    gaussian_entropy,
-    gaussian_log_probs,
     masked_log_softmax,
     sample_categorical,
     standard_normal_log_probs,
@@ -174,15 +172,20 @@ class ActorCritic(nn.Module):
             features = self.critic_memory.unroll(features, sequences, carried)
         return functional.linear(features, self.value_head.weight, self.value_head.bias)
 
+    def _actor_features(self, inputs: Inputs, sequences: Sequences | None) -> Tensor:
+        """Inputs of B rows -> (B, H), what the actor's heads read."""
+        features: Tensor = self.actor_body(inputs)
+        if self.actor_memory is None:
+            return features
+        assert sequences is not None, "a policy with memory reads sequences"
+        carried = sequences.memory[:, : self.memory_size]
+        return self.actor_memory.unroll(features, sequences, carried)
+
     def _features_and_values(
         self, inputs: Inputs, sequences: Sequences | None
     ) -> tuple[Tensor, Tensor]:
         """Inputs of B rows -> (B, H), (B, R); a shared body runs once."""
-        features = self.actor_body(inputs)
-        if self.actor_memory is not None:
-            assert sequences is not None, "a policy with memory reads sequences"
-            carried = sequences.memory[:, : self.memory_size]
-            features = self.actor_memory.unroll(features, sequences, carried)
+        features = self._actor_features(inputs, sequences)
         if self.critic_body is not self.actor_body:
             return features, self.values(inputs, sequences)
         return features, functional.linear(features, self.value_head.weight, self.value_head.bias)
@@ -269,16 +272,32 @@ class ActorCritic(nn.Module):
             sequences: what the B rows consist of; only with memory.
         """
         features, values = self._features_and_values(inputs, sequences)
-        log_probs, entropies = [], []
-        if self.continuous_size:
-            mean = self._mean(features)
-            log_probs.append(gaussian_log_probs(continuous, mean, self.log_std))
-            entropies.append(gaussian_entropy(self.log_std).unsqueeze(0))  # (1, C)
-        if self.branch_sizes:
-            branches = self._branches(features, mask)
-            log_probs.append(categorical_log_probs(branches, discrete))
-            entropies.append(categorical_entropy(branches))
-        if len(log_probs) == 1:
-            return Evaluation(log_probs[0], entropies[0], values)
-        entropies[0] = entropies[0].expand(len(features), -1)  # (1, C) -> (B, C)
-        return Evaluation(torch.cat(log_probs, dim=1), torch.cat(entropies, dim=1), values)
+        distribution = self._distribution(features, mask)
+        log_probs = distribution.log_probs(continuous, discrete)
+        return Evaluation(log_probs, distribution.entropies(), values)
+
+    def distribution(
+        self, inputs: Inputs, mask: Tensor | None, sequences: Sequences | None = None
+    ) -> Distribution:
+        """Gives what the actor may do in B rows, with gradients; see `evaluate`."""
+        return self._distribution(self._actor_features(inputs, sequences), mask)
+
+    def _distribution(self, features: Tensor, mask: Tensor | None) -> Distribution:
+        branches = self._branches(features, mask) if self.branch_sizes else ()
+        if not self.continuous_size:
+            return Distribution(None, None, tuple(branches))
+        return Distribution(self._mean(features), self.log_std, tuple(branches))
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """Gives what decides about actions; with `shared_critic` the shared layers too."""
+        of_critic = {id(parameter) for parameter in self.critic_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in of_critic]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Gives what decides about values alone."""
+        parts: list[nn.Module] = [self.value_head]
+        if self.critic_body is not self.actor_body:
+            parts.append(self.critic_body)
+            if self.critic_memory is not None:
+                parts.append(self.critic_memory)
+        return [parameter for part in parts for parameter in part.parameters()]

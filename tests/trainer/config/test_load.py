@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trainer.config.document import parse_document
 from trainer.config.errors import ConfigError
 from trainer.config.flags import parse_train
+from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.config.load import load_run, resolve
 from trainer.config.settings import BehaviorSettings, MemorySettings, RunSettings
 from trainer.config.write import dump
@@ -142,6 +143,7 @@ def test_expanded_default_schedules_do_not_follow_a_behaviours_learning_rate() -
         """
     )
     found = settings.behaviors["A"].hyperparameters
+    assert isinstance(found, PPOHyperparameters)
     assert found.learning_rate_schedule == "constant"
     assert (found.beta_schedule, found.epsilon_schedule) == ("linear", "linear")
 
@@ -202,7 +204,7 @@ def test_section_without_lines_counts_as_absent() -> None:
 
 def test_lambda_is_read_as_lambd_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
     text = "behaviors: {A: {trainer_type: ppo, hyperparameters: {lambda: 0.5}}}"
-    assert load_text(text).behaviors["A"].hyperparameters.lambd == 0.5
+    assert load_text(text).behaviors["A"].hyperparameters == PPOHyperparameters(lambd=0.5)
     assert "run.yaml:1:54: behaviors.A.hyperparameters.lambda read as" in caplog.text
 
 
@@ -337,7 +339,9 @@ debug: false
 """
     )
     assert settings.env_settings.base_port is None  # the Editor dials 5004
-    assert settings.behaviors["3DBall"].hyperparameters.lambd == 0.99
+    ball = settings.behaviors["3DBall"].hyperparameters
+    assert isinstance(ball, PPOHyperparameters)
+    assert ball.lambd == 0.99
 
 
 @pytest.mark.parametrize(
