@@ -96,10 +96,8 @@ def test_update_changes_weights_only(trainer_type: str) -> None:
 
 
 def learner(trainer_type: str, has_memory: bool, **settings: Any) -> tuple[ActorCritic, Algorithm]:
-    memory: dict[str, Any] = (
-        {"memory": {"memory_size": 8, "sequence_length": 4}} if has_memory else {}
-    )
-    policy = new_policy(2, (3,), normalize=True, **memory)
+    memory: Any = {"memory_size": 8, "sequence_length": 4} if has_memory else None
+    policy = new_policy(2, (3,), normalize=True, memory=memory)
     return policy, new_algorithm(policy, trainer_type, **settings)
 
 
