@@ -275,6 +275,7 @@ class Behavior:
             "summarised_step": self._summarised_step,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
+            "rewards": [signal.state_dict() for signal in self.rewards],
             "acting_generator": self.actor.chance_state(),
             "recent_returns": list(self.episodes.recent_returns),
             "recent_lengths": list(self.episodes.recent_lengths),
@@ -293,6 +294,10 @@ class Behavior:
         self._require_same_network(state)
         self.policy.load_state_dict(policy)
         self.algorithm.load_state_dict(algorithm)
+        rewards = state.get("rewards", [])  # checkpoints that came before it have none
+        assert isinstance(rewards, list)
+        for signal, saved in zip(self.rewards, rewards, strict=False):
+            signal.load_state_dict(saved)
         self.actor.load_chance_state(state["acting_generator"])
         self.actor.refresh()
         self.step = int(state["step"])  # type: ignore[call-overload] # an int, by state_dict

@@ -25,6 +25,7 @@ from trainer.config.settings import BehaviorSettings
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.body import NetworkBody
 from trainer.nn.mlp import MLP
+from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.saved_policy import build_policy, spec_to_state
 
 POLICY, CRITIC = "Policy", "Optimizer:critic"
@@ -222,6 +223,9 @@ def adopt(
         "summarised_step": 0,
         "policy": {name: value.clone() for name, value in policy.state_dict().items()},
         "algorithm": _algorithm_state(policy, settings, moments, seed + 1),
+        "rewards": [
+            ExtrinsicReward(signal).state_dict() for signal in settings.reward_signals.values()
+        ],
         "acting_generator": torch.Generator().manual_seed(seed + 2).get_state(),
         "recent_returns": [],
         "recent_lengths": [],

@@ -18,7 +18,7 @@ from trainer.config.hyperparameters import (
 )
 from trainer.config.model import Settings
 from trainer.config.problems import program
-from trainer.config.values import Count, Flag, Range, Share, Words, contradiction
+from trainer.config.values import Count, Flag, Positive, Range, Share, Words, contradiction
 
 Activation = Literal["swish", "tanh", "relu", "elu"]
 Initialization = Literal["kaiming", "orthogonal"]
@@ -83,6 +83,14 @@ class RewardSignalSettings(Settings):
 
     strength: Annotated[float, Range()] = 1.0
     """Factor on this signal's rewards."""
+
+    normalize: Flag = False
+    """(ours) Whether rewards are divided by the running deviation of their discounted sum; then
+    strength has no unit, and 1 fits most tasks."""
+
+    clip: Positive | None = None
+    """(ours) Largest size of a reward, after normalize and before strength. Null: any. Usual with
+    normalize: 10."""
 
     network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
     """Network of signals that have one; extrinsic has none."""
