@@ -200,6 +200,9 @@ def adopt(
         found.mismatches.append(
             f"activation: ML-Agents' is always swish, now {settings.network_settings.activation}"
         )
+    for key in ("layer_norm", "bounded_mean"):
+        if getattr(settings.network_settings, key):
+            found.mismatches.append(f"{key}: ML-Agents' networks have none, now true")
     weights = _weights(checkpoint, policy, sources, signals, found)
     weights |= _normalizer(checkpoint.modules[POLICY], policy, found)
     _look_for_more(checkpoint, policy, sources, signals, found)

@@ -44,11 +44,29 @@ class NetworkSettings(Settings):
     normalize: Flag = False
     """Whether vector observations are brought to mean 0 and deviation 1 as they are met."""
 
+    normalize_clip: Positive = 5.0
+    """(ours) Deviations from the mean at which normalised observations are cut; only with
+    normalize."""
+
     hidden_units: Count = 128
     """Width of every dense layer. Usual: 32 to 512."""
 
     num_layers: Count = 2
     """Dense layers between observations and heads. Usual: 1 to 3."""
+
+    critic_hidden_units: Count | None = None
+    """(ours) Width of the critic's dense layers. Null: hidden_units."""
+
+    critic_num_layers: Count | None = None
+    """(ours) Dense layers of the critic. Null: num_layers."""
+
+    layer_norm: Flag = False
+    """(ours) Whether every dense layer's outputs are brought to mean 0 and deviation 1, row by row
+    and without weights of their own, before the activation."""
+
+    bounded_mean: Flag = False
+    """(ours) Whether a final tanh keeps the mean of continuous actions within their bounds; nothing
+    happens to actions that are drawn around it."""
 
     vis_encode_type: VisualEncoder = "simple"
     """Which network reads images, at least 20, 36, 15, 5 or 1 pixels high and wide (in the order
@@ -73,6 +91,17 @@ class NetworkSettings(Settings):
 
     initial_log_std: Annotated[float, Range(at_least=-20, at_most=2)] = 0.0
     """(ours) Logarithm of the standard deviation that continuous actions start with."""
+
+    @model_validator(mode="after")
+    def _clip_is_used(self) -> NetworkSettings:
+        if not self.normalize and self.normalize_clip != 5.0:
+            raise contradiction(
+                f"normalize_clip is {self.normalize_clip:g}, but normalize is false, so nothing is "
+                "cut. Set normalize to true, or leave normalize_clip out",
+                "normalize_clip",
+                "normalize",
+            )
+        return self
 
 
 class RewardSignalSettings(Settings):
@@ -156,6 +185,20 @@ class BehaviorSettings(Settings):
                 f"{program()}. Set it to false",
                 "threaded",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _critic_has_its_own_layers(self) -> BehaviorSettings:
+        network = self.network_settings
+        for key in ("critic_hidden_units", "critic_num_layers"):
+            if self.hyperparameters.shared_critic and getattr(network, key) is not None:
+                raise contradiction(
+                    f"network_settings.{key} is {getattr(network, key)}, but "
+                    "hyperparameters.shared_critic is true, so the critic has no layers of its "
+                    "own. Leave out one of them",
+                    f"network_settings.{key}",
+                    "hyperparameters.shared_critic",
+                )
         return self
 
     @model_validator(mode="after")

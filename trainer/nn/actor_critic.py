@@ -18,6 +18,7 @@ from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.config.settings import NetworkSettings
 from trainer.nn.body import NetworkBody
 from trainer.nn.distributions import (
+    ACTION_LIMIT,
     Distribution,
     categorical_log_probs,
     masked_log_softmax,
@@ -65,6 +66,16 @@ def require_actions(spec: BehaviorSpec, behavior: str) -> None:
         )
 
 
+def of_critic(network: NetworkSettings) -> NetworkSettings:
+    """Gives the shape of a critic with layers of its own."""
+    return network.model_copy(
+        update={
+            "hidden_units": network.critic_hidden_units or network.hidden_units,
+            "num_layers": network.critic_num_layers or network.num_layers,
+        }
+    )
+
+
 class ActorCritic(nn.Module):
     """A policy and a critic, side by side, or on one body with `shared_critic`.
 
@@ -90,9 +101,14 @@ class ActorCritic(nn.Module):
         self.branch_sizes = tuple(int(size) for size in spec.action_spec.discrete_branches)
         num_vector_inputs = sum(self.sensors.vector_sizes)
         normalizes = network.normalize and num_vector_inputs > 0
-        self.normalizer = Normalizer(num_vector_inputs) if normalizes else None
+        self.normalizer = (
+            Normalizer(num_vector_inputs, network.normalize_clip) if normalizes else None
+        )
+        self.has_bounded_mean = network.bounded_mean
         self.actor_body = NetworkBody(self.sensors, network)
-        self.critic_body = self.actor_body if shared_critic else NetworkBody(self.sensors, network)
+        self.critic_body = (
+            self.actor_body if shared_critic else NetworkBody(self.sensors, of_critic(network))
+        )
         self.actor_memory = self.critic_memory = None
         self.memory_size = self.memory_width = 0
         num_features = self.actor_body.num_features
@@ -100,7 +116,7 @@ class ActorCritic(nn.Module):
             size, how = network.memory.memory_size, network.initialization
             self.actor_memory = self.critic_memory = Memory(num_features, size, how)
             if not shared_critic:
-                self.critic_memory = Memory(num_features, size, how)
+                self.critic_memory = Memory(self.critic_body.num_features, size, how)
             self.memory_size = size
             self.memory_width = size if shared_critic else 2 * size
             num_features = self.actor_memory.num_features
@@ -117,6 +133,8 @@ class ActorCritic(nn.Module):
             )
         if self.branch_sizes:
             self.branch_head = head(sum_of_branches(spec), 0.1)
+        if self.critic_memory is None:
+            num_features = self.critic_body.num_features
         self.value_head = nn.Linear(num_features, num_signals)
         if network.initialization == "orthogonal":
             nn.init.orthogonal_(self.value_head.weight)
@@ -202,7 +220,8 @@ class ActorCritic(nn.Module):
         return features, torch.cat([carried, of_critic], dim=1)
 
     def _mean(self, features: Tensor) -> Tensor:
-        return functional.linear(features, self.mean_head.weight, self.mean_head.bias)
+        mean = functional.linear(features, self.mean_head.weight, self.mean_head.bias)
+        return ACTION_LIMIT * torch.tanh(mean) if self.has_bounded_mean else mean
 
     def _branches(self, features: Tensor, mask: Tensor | None) -> list[Tensor]:
         logits = functional.linear(features, self.branch_head.weight, self.branch_head.bias)
