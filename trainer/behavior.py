@@ -17,7 +17,7 @@ from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
 from trainer.actor import Actor
 from trainer.algos.base import Algorithm, Update
-from trainer.algos.ppo import PPO
+from trainer.algos.registry import build_algorithm
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
@@ -25,9 +25,11 @@ from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.rollout.rollout import Rollout
-from trainer.rollout.segments import take
+from trainer.rollout.segments import finished_segments, take
 from trainer.rollout.steplog import StepLog
-from trainer.saved_policy import build_policy, network_of, spec_to_state
+from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
+
+LEARNING_RATES = ("learning_rate", "critic_learning_rate")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,12 +176,24 @@ class Behavior:
     def begin_anew(self, lanes: NDArray[np.int64]) -> None:
         """Forgets these lanes, and everything collected since the last update."""
         self.abandon(lanes)
+        self.step = self.saved_step  # what is forgotten here, a resumed run has never seen
         self.log.keep_open_rows()
 
     @property
     def is_ready_to_learn(self) -> bool:
-        """Whether the step log holds `buffer_size` complete decisions."""
-        return self.log.num_complete >= self.settings.hyperparameters.buffer_size
+        """Whether the step log holds `buffer_size` complete decisions, or so many to learn from."""
+        wanted = self.settings.hyperparameters
+        if self.log.num_complete < wanted.buffer_size:
+            return False
+        if not wanted.needs_whole_episodes:
+            return True
+        finished = finished_segments(self.log, self.settings.time_horizon)
+        return len(finished.rows) >= wanted.buffer_size
+
+    @property
+    def has_just_learned(self) -> bool:
+        """Whether nothing that a checkpoint would lose was collected since the last update."""
+        return self.log.num_complete == self.log.num_kept
 
     def learn(self) -> Divergence | None:
         """Turns the step log into an update; without training or behind max_steps, empties it.
@@ -200,6 +214,7 @@ class Behavior:
             self.settings.time_horizon,
             self.device,
             None if memory is None else memory.sequence_length,
+            self.settings.hyperparameters.needs_whole_episodes,
         )
         rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
@@ -219,23 +234,28 @@ class Behavior:
             return self._take_back(before, rollout, update, broken)
         self.is_sound = True
         self.metrics.add(update.statistics)
-        for i, signal in enumerate(self.settings.reward_signals):
-            tag = f"Policy/{signal.capitalize()} Value Estimate"
-            self.metrics.add({tag: update.mean_values[i]})
+        if update.mean_values is not None:
+            for i, signal in enumerate(self.settings.reward_signals):
+                tag = f"Policy/{signal.capitalize()} Value Estimate"
+                self.metrics.add({tag: update.mean_values[i]})
         self.num_updates += 1
         self.actor.refresh()
         return None
 
     def _new_algorithm(self, seed: int) -> Algorithm:
         """Builds the algorithm around the policy, with what is left of the learning rate."""
-        settings = self.settings.hyperparameters
-        rate = settings.learning_rate * self.learning_rate_factor
-        gamma = [signal.gamma for signal in self.rewards]
-        return PPO(
+        settings, factor = self.settings, self.learning_rate_factor
+        rates = {
+            key: rate * factor
+            for key in LEARNING_RATES
+            if (rate := getattr(settings.hyperparameters, key, None)) is not None
+        }
+        lowered = settings.hyperparameters.model_copy(update=rates)
+        gamma = torch.tensor([signal.gamma for signal in self.rewards], device=self.device)  # (R,)
+        return build_algorithm(
+            settings.model_copy(update={"hyperparameters": lowered}),
             self.policy,
-            settings.model_copy(update={"learning_rate": rate}),
-            torch.tensor(gamma, device=self.device),  # (R,)
-            self.settings.max_steps,
+            gamma,
             torch.Generator().manual_seed(seed),
         )
 
@@ -323,6 +343,7 @@ class Behavior:
             "summarised_step": self._summarised_step,
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
+            "rewards": [signal.state_dict() for signal in self.rewards],
             "acting_generator": self.actor.chance_state(),
             "recent_returns": list(self.episodes.recent_returns),
             "recent_lengths": list(self.episodes.recent_lengths),
@@ -337,12 +358,17 @@ class Behavior:
         policy, algorithm = state["policy"], state["algorithm"]
         assert isinstance(policy, dict)
         assert isinstance(algorithm, dict)
+        self._require_same_learner(state)
         self._require_same_network(state)
         self.policy.load_state_dict(policy)
         if self._lowered_before(state):
             self.learning_rate_factor = LOWER
             self.algorithm = self._new_algorithm(0)  # its generator is part of the state
         self.algorithm.load_state_dict(algorithm)
+        rewards = state.get("rewards", [])  # checkpoints that came before it have none
+        assert isinstance(rewards, list)
+        for signal, saved in zip(self.rewards, rewards, strict=False):
+            signal.load_state_dict(saved)
         self.actor.load_chance_state(state["acting_generator"])
         self.actor.refresh()
         self.step = int(state["step"])  # type: ignore[call-overload] # an int, by state_dict
@@ -375,6 +401,17 @@ class Behavior:
             f"{self.settings.model_dump_json(indent=2)}",
             start if self.is_training else f"Acting without learning, as of step {self.step}.",
         ]
+
+    def _require_same_learner(self, state: Mapping[str, object]) -> None:
+        found, wanted = learner_of(state), learner_of(self.state_dict())
+        for key, value in wanted.items():
+            if found[key] != value:
+                raise BehaviorMismatchError(
+                    f"Behavior '{self.name}': the checkpoint was learnt with {key} "
+                    f"{found[key]}, and the settings say {value}: the optimizer's state means "
+                    f"something else there. Go on with {key} {found[key]}, or start a new run with "
+                    f"another --run-id."
+                )
 
     def _require_same_network(self, state: Mapping[str, object]) -> None:
         found, wanted = network_of(state), network_of(self.state_dict())

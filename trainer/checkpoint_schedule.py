@@ -36,7 +36,7 @@ class CheckpointSchedule:
         """Whether to save a behaviour now; finished ones are saved at the end of the run."""
         if behavior.is_finished:
             return False
-        is_between_updates = behavior.log.num_complete == 0  # nothing that matters is in the log
+        is_between_updates = behavior.has_just_learned  # nothing that matters is in the log
         if is_between_updates and (behavior.is_checkpoint_due or self.is_milestone(behavior)):
             return True
         # By the clock also in the middle of collecting: what was learnt must not grow old.

@@ -56,4 +56,5 @@ def _multiply_adds(behavior: BehaviorSettings) -> float:
     """Estimates the multiply-adds of one minibatch's forward pass, actor and critic."""
     network = behavior.network_settings
     per_row = 2 * network.num_layers * network.hidden_units**2
-    return float(per_row * behavior.hyperparameters.batch_size)
+    hyperparameters = behavior.hyperparameters
+    return float(per_row * (hyperparameters.minibatch_size or hyperparameters.buffer_size))

@@ -30,7 +30,7 @@ from trainer.nn.conditioning import ConditionedMLP, HyperLayer
 from trainer.nn.encoders import ImageEncoder, ResidualBlock
 from trainer.nn.memory import Memory
 from trainer.nn.mlp import LAYER_NORM_EPSILON, MLP
-from trainer.nn.normalizer import CLIP, Normalizer
+from trainer.nn.normalizer import Normalizer
 from trainer.nn.sensors import SensorKind
 from trainer.onnx_nodes import FLOAT, Graph
 
@@ -78,13 +78,17 @@ def _normalized(graph: Graph, normalizer: Normalizer, part: slice, obs: str) -> 
     deviation = graph.constant(f"{obs}.deviation", 1 / normalizer.scale[part])
     centred = graph.add("Sub", [obs, mean], f"{obs}.centred")
     scaled = graph.add("Div", [centred, deviation], f"{obs}.scaled")
-    return graph.add("Clip", [scaled], f"{obs}.normalized", min=-CLIP, max=CLIP)
+    return graph.add(
+        "Clip", [scaled], f"{obs}.normalized", min=-normalizer.clip, max=normalizer.clip
+    )
 
 
 def _dense(graph: Graph, mlp: MLP, hidden: str, name: str) -> str:
     for i, layer in enumerate(mlp.layers):
         assert isinstance(layer, nn.Linear)
         hidden = graph.dense(f"{name}.{i}", hidden, layer.weight, layer.bias)
+        if mlp.has_layer_norm:
+            hidden = _layer_norm(graph, hidden, 1, f"{name}.{i}.normed")
         hidden = graph.activation(mlp.activation, hidden)
     return hidden
 
@@ -246,6 +250,8 @@ def _attention(
 def _conditioned(graph: Graph, mlp: ConditionedMLP, inputs: str, goals: str) -> str:
     hidden = _dense(graph, mlp.plain, inputs, "body")
     hidden = _hyper_layer(graph, mlp.last, hidden, goals)
+    if mlp.plain.has_layer_norm:
+        hidden = _layer_norm(graph, hidden, 1, "goal.steered.normed")
     return graph.activation(mlp.activation, hidden)
 
 

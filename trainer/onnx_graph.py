@@ -78,7 +78,13 @@ def _model_of(graph: Graph) -> onnx.ModelProto:
 def _continuous_head(graph: Graph, policy: ActorCritic, features: str) -> None:
     """Gaussian: drawn and likeliest action, clipped and scaled to -1..1."""
     size = policy.continuous_size
-    mean = graph.dense("mean", features, policy.mean_head.weight, policy.mean_head.bias)
+    head = policy.mean_head
+    if policy.has_bounded_mean:
+        free = graph.dense("free_mean", features, head.weight, head.bias)
+        within = graph.add("Tanh", [free], "bounded_mean")
+        mean = graph.add("Mul", [within, graph.constant("bound", ACTION_LIMIT)], "mean")
+    else:
+        mean = graph.dense("mean", features, head.weight, head.bias)
     deviation = graph.constant("deviation", policy.log_std.detach().exp().unsqueeze(0))  # (1, C)
     noise = graph.add("RandomNormalLike", [mean], "noise", dtype=TensorProto.FLOAT)
     scaled_noise = graph.add("Mul", [noise, deviation], "scaled_noise")

@@ -353,7 +353,8 @@ class Run:
         return self.seed if not self.settings.reproducible else (self.seed + total_steps) % 2**31
 
     def _relaunch(self) -> None:
-        for name, lanes in self.fleet.relaunch(self._simulator_seed(self.total_steps)).items():
+        saved_steps = sum(behavior.saved_step for behavior in self.behaviors.values())
+        for name, lanes in self.fleet.relaunch(self._simulator_seed(saved_steps)).items():
             self.behaviors[name].begin_anew(lanes)
 
     # What the user sees.

@@ -21,6 +21,7 @@ from envs.spec import (
 )
 from trainer.config.settings import BehaviorSettings
 from trainer.nn.actor_critic import ActorCritic
+from trainer.nn.normalizer import CLIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,26 @@ def network_of(state: Mapping[str, object]) -> dict[str, object]:
         "continuous_size": spec["continuous_size"],
         "discrete_branches": spec["discrete_branches"],
         "activation": network["activation"],
+        # Checkpoints that came before these have none of them.
+        "layer_norm": network.get("layer_norm", False),
+        "bounded_mean": network.get("bounded_mean", False),
+        "normalize_clip": network.get("normalize_clip", CLIP),
         "shared_critic": settings["hyperparameters"]["shared_critic"],
         **{name: tuple(weight.shape) for name, weight in weights.items()},
+    }
+
+
+def learner_of(state: Mapping[str, object]) -> dict[str, str]:
+    """Says what a state's optimizers are: by key, words for a message."""
+    settings_json = state["settings"]
+    assert isinstance(settings_json, str)
+    settings = json.loads(settings_json)
+    hyperparameters = settings["hyperparameters"]
+    parts = "unset" if hyperparameters.get("critic_learning_rate") is None else "set"
+    return {
+        "trainer_type": settings["trainer_type"],
+        "critic_learning_rate": parts,
+        "optimizer": hyperparameters.get("optimizer", "adam"),
     }
 
 

@@ -173,6 +173,44 @@ def test_begin_anew_forgets_lanes_and_everything_collected(make: Make) -> None:
     assert behavior.log.num_complete == 4 * CROWD
 
 
+REINFORCE: dict[str, Any] = {"trainer_type": "reinforce", "hyperparameters": {"batch_size": 8}}
+
+
+def test_reinforce_waits_for_the_end_of_episodes(make: Make) -> None:
+    behavior = make(**REINFORCE)
+    idle = [0.0] * CROWD
+    for moment in range(6):
+        behavior.decide([Decisions(**columns(LANES, idle, moment))])
+    assert behavior.step == 5 * CROWD
+    assert not behavior.is_ready_to_learn  # 40 decisions, and no episode is over
+    ended = LANES[:6]
+    behavior.end([Terminals(**columns(ended, idle[:6], 6), truncated=np.zeros(6, np.bool_))])
+    assert behavior.is_ready_to_learn  # 6 episodes of 6 decisions
+    behavior.learn()
+    assert behavior.log.num_complete == 2 * 5  # of two agents that go on
+    assert behavior.has_just_learned
+    assert behavior.step == 46
+    assert behavior.saved_step == 36
+    behavior.begin_anew(np.array(LANES))
+    assert behavior.step == behavior.saved_step == 36
+    assert behavior.log.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer_type": "npg"}, "trainer_type ppo, and the settings say npg"),
+        ({"hyperparameters": {"critic_learning_rate": 0.1}}, "critic_learning_rate unset"),
+    ],
+)
+def test_state_of_another_learner_is_refused(
+    make: Make, changes: dict[str, Any], message: str
+) -> None:
+    state = make().state_dict()
+    with pytest.raises(BehaviorMismatchError, match=message):
+        make(state=state, **changes)
+
+
 def test_equal_seeds_give_equal_actions_and_other_seeds_others(make: Make) -> None:
     assert play(make(seed=3), 4) == play(make(seed=3), 4)
     assert play(make(seed=3), 4) != play(make(seed=4), 4)

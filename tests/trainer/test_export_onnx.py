@@ -456,7 +456,8 @@ def test_exporting_leaves_the_policy_and_its_flat_parameters_alone(tmp_path: Pat
     for key, value in policy.state_dict().items():
         assert torch.equal(value, before[key])
     with torch.no_grad():
-        algorithm.parameters.vector.add_(1.0)  # the views still are the policy's weights
+        # the views still are the policy's weights
+        algorithm.optimizers["optimizer"].parameters.vector.add_(1.0)
     assert torch.equal(policy.mean_head.bias, before["mean_head.bias"] + 1.0)
 
 

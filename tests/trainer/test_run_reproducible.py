@@ -32,7 +32,16 @@ CARTPOLE: dict[str, Any] = {
 }
 
 
-def tiny_settings(folder: Path, with_memory: bool) -> Path:
+TRAINERS: dict[str, dict[str, Any]] = {
+    "ppo_kl": {"batch_size": 16, "buffer_size": 64},
+    "a2c": {"buffer_size": 64},
+    "reinforce": {"batch_size": 16, "buffer_size": 64},
+    "trpo": {"batch_size": 16, "buffer_size": 64},
+    "npg": {"batch_size": 16, "buffer_size": 64},
+}
+
+
+def tiny_settings(folder: Path, with_memory: bool, trainer_type: str = "ppo") -> Path:
     """The tiny game with a continuous dimension and a branch, in two simulators."""
     build = tiny_build(folder, "--actions", "1,1", *(["--memory"] if with_memory else []))
     memory = {"memory_size": 8, "sequence_length": 4}
@@ -48,6 +57,10 @@ def tiny_settings(folder: Path, with_memory: bool) -> Path:
     settings = yaml.safe_load(path.read_text())
     settings["env_settings"] = {"env_path": str(build), "num_envs": 2, "seed": 3}
     settings["reproducible"] = True
+    if trainer_type in TRAINERS:
+        (behavior,) = settings["behaviors"].values()
+        behavior["trainer_type"] = trainer_type
+        behavior["hyperparameters"] = TRAINERS[trainer_type]
     return write_yaml(path, settings)
 
 
@@ -94,7 +107,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole
         settings = (
             write_yaml(cwd / "settings.yaml", CARTPOLE)
             if env == "cartpole"
-            else tiny_settings(cwd, with_memory=env == "memory")
+            else tiny_settings(cwd, with_memory=env == "memory", trainer_type=env)
         )
         ppo_train(settings, "--run-id", "whole", cwd=cwd)
         return WholeRun(cwd, settings, "CartPole" if env == "cartpole" else "1D")
@@ -115,8 +128,12 @@ def nth(k: int, line: str) -> str:
         ("tiny", nth(2, "Exported")),
         ("memory", r"Step: 600\."),
         ("cartpole", r"Step: 800\."),
+        *((trainer_type, r"Step: 600\.") for trainer_type in TRAINERS),
     ],
-    ids=["first checkpoint", "between checkpoints", "second checkpoint", "memory", "gymnasium"],
+    ids=[
+        *("first checkpoint", "between checkpoints", "second checkpoint", "memory", "gymnasium"),
+        *TRAINERS,
+    ],
 )
 def test_kill_and_resume_end_in_the_weights_of_a_run_in_one_go(
     env: str, killed_after: str, whole_run: Callable[[str], WholeRun], tmp_path: Path

@@ -18,7 +18,8 @@ class Update:
     """What an update has to tell; tensors that nobody has waited for yet."""
 
     statistics: dict[str, Tensor]  # scalars by TensorBoard tag
-    mean_values: Tensor  # (R,) what the critic thought of the rollout's rows before it learnt
+    # (R,) what the critic thought of the rollout's rows before it learnt; None where there is none
+    mean_values: Tensor | None
 
 
 class Algorithm(Protocol):

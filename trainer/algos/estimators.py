@@ -63,6 +63,64 @@ def gae(
     return advantages, advantages + values
 
 
+def n_step_returns(
+    rewards: Tensor, next_values: Tensor, segment_end: Tensor, gamma: Tensor, num_steps: int
+) -> Tensor:
+    """Sums the next `num_steps` rewards, then asks the critic; earlier where a segment ends.
+
+    Args:
+        rewards: (B, R), after each signal's strength.
+        next_values: (B, R), V(s_{t+1}); 0 where the episode terminated.
+        segment_end: (B,) bool, the last row of a segment.
+        gamma: (R,), discount per decision, 0 to 1.
+        num_steps: rewards to sum, at least 1.
+
+    Returns:
+        (B, R), in the unit of the rewards.
+
+    Source: Mnih et al., arXiv 1602.01783, algorithm S3.
+    """
+    returns = rewards + gamma * next_values
+    ends = segment_end.unsqueeze(1)  # (B, 1)
+    for _ in range(min(num_steps, len(rewards)) - 1):
+        # One reward more: that of the row, then what one step fewer made of the row behind it.
+        returns = rewards + gamma * torch.where(ends, next_values, torch.roll(returns, -1, dims=0))
+    return returns
+
+
+def monte_carlo_returns(
+    rewards: Tensor, next_values: Tensor, segment_end: Tensor, gamma: Tensor
+) -> Tensor:
+    """Sums all rewards to the end of the segment, discounted: the reward to go.
+
+    Args:
+        rewards: (B, R), after each signal's strength.
+        next_values: (B, R), of which only what follows the segments counts; 0 for nothing.
+        segment_end: (B,) bool, the last row of a segment.
+        gamma: (R,), discount per decision, 0 to 1.
+
+    Returns:
+        (B, R), in the unit of the rewards.
+
+    Source: Sutton & Barto, 2nd edition, eq. 3.8.
+    """
+    ends = segment_end.unsqueeze(1)  # (B, 1)
+    return discounted_suffix_sums(rewards + gamma * next_values * ends, gamma * ~ends)
+
+
+def whole_returns(rewards_to_go: Tensor, segment_end: Tensor) -> Tensor:
+    """Gives every row the return of its whole segment, seen from the first row; (B, R) -> (B, R).
+
+    Args:
+        rewards_to_go: (B, R), from `monte_carlo_returns`.
+        segment_end: (B,) bool, the last row of a segment.
+    """
+    ends = segment_end.nonzero().squeeze(1)  # (S,)
+    first = torch.cat([ends.new_zeros(1), ends[:-1] + 1])  # (S,)
+    lengths = ends - first + 1
+    return rewards_to_go[first].repeat_interleave(lengths, dim=0)  # (S, R) -> (B, R)
+
+
 def approximate_kl(log_ratios: Tensor) -> Tensor:
     """Estimates KL(old, new) from log(new / old) of actions drawn from old; (B,) -> ().
 

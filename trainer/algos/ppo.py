@@ -14,6 +14,7 @@ arXiv 1707.06347: objective eq. 7 and 9, algorithm 1; advantages eq. 11 (GAE, ar
 | lambda | `lambd` | `lambd` | 0.9 to 0.99 |
 | gamma | `gamma` (R,) | `reward_signals.*.gamma` | 0.8 to 0.995 |
 | r_t(theta) | `ratio` | `ratio` | joint |
+| bound on the divergence | `target_kl` | `target_kl`, `past_target_kl` | 0.01 to 0.03 |
 
 Differences from the paper, as ML-Agents has them: rates may fall linearly with the steps; several
 reward signals each have a value head and a discount, and their advantages are averaged.
@@ -26,23 +27,21 @@ R reward signals.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainer.algos.base import Update
-from trainer.algos.estimators import explained_variance, gae, normalized
+from trainer.algos.estimators import approximate_kl, explained_variance, gae, normalized
+from trainer.algos.optimizers import joint_optimizers, learning_rates
 from trainer.algos.trace import UpdateTrace
-from trainer.config.settings import PPOHyperparameters
+from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.nn.actor_critic import ActorCritic
-from trainer.nn.flat_parameters import FlatParameters
 from trainer.nn.sensors import Inputs
 from trainer.rollout.critic import ask_critic
 from trainer.rollout.minibatch import Minibatch
 from trainer.rollout.rollout import Rollout
-from trainer.schedules import BETA_FLOOR, EPSILON_FLOOR, LEARNING_RATE_FLOOR, scheduled
+from trainer.schedules import BETA_FLOOR, EPSILON_FLOOR, scheduled
 
 
 def clipped_surrogate(ratio: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
@@ -75,7 +74,7 @@ class PPO:
         max_steps: int,
         generator: torch.Generator,
     ) -> None:
-        """Starts an optimiser over all of the policy's parameters.
+        """Starts an optimiser over all of the policy's parameters, or one each for both parts.
 
         Args:
             policy: on its final device.
@@ -89,19 +88,22 @@ class PPO:
         self.gamma = gamma
         self.max_steps = max_steps
         self.generator = generator
-        self.parameters = FlatParameters(policy)
-        self.optimizer = torch.optim.Adam(
-            [self.parameters.vector],
-            lr=hyperparameters.learning_rate,
-            eps=hyperparameters.adam_epsilon,
-            fused=True,
+        self.optimizers = joint_optimizers(
+            policy,
+            hyperparameters.learning_rate,
+            hyperparameters.critic_learning_rate,
+            hyperparameters.adam_epsilon,
+            hyperparameters.max_grad_norm,
         )
 
     def update(self, rollout: Rollout, step: int) -> Update:
         """Learns from a rollout; see `Algorithm.update`."""
         settings = self.settings
-        learning_rate, epsilon, beta = self._scheduled(step)
-        self.optimizer.param_groups[0]["lr"] = learning_rate
+        rates = self.rates(step)
+        epsilon, beta = rates["Policy/Epsilon"], rates["Policy/Beta"]
+        steps = learning_rates(settings, step, self.max_steps)
+        for optimizer, rate in zip(self.optimizers.values(), steps.values(), strict=True):
+            optimizer.set_learning_rate(rate)
 
         with torch.no_grad():  # the normaliser does not change during an update
             inputs = self.policy.inputs(rollout.obs)
@@ -135,17 +137,18 @@ class PPO:
                     evaluation.values, batch.old_values, batch.returns, settings.value_clip
                 )
                 entropy = self._entropy(evaluation.entropies)
-                loss = policy_loss + settings.value_coefficient * critic_loss  # eq. 9
-                if beta > 0:
-                    loss = loss - beta * entropy
+                of_policy = policy_loss - beta * entropy if beta > 0 else policy_loss
+                if settings.past_target_kl == "freeze_policy":
+                    of_policy = of_policy * self._is_near(log_ratio)
+                loss = of_policy + settings.value_coefficient * critic_loss  # eq. 9
 
-                self.parameters.zero_gradient()
+                for optimizer in self.optimizers.values():
+                    optimizer.zero_gradient()
                 loss.backward()  # type: ignore[no-untyped-call] # torch has no types for it
-                if settings.max_grad_norm is not None:
-                    self.parameters.clip_gradient(settings.max_grad_norm)
-                self.optimizer.step()
+                for optimizer in self.optimizers.values():
+                    optimizer.step()
                 trace.add(policy_loss, critic_loss, entropy, log_ratio)
-            if settings.target_kl is not None and trace.kl().item() > settings.target_kl:
+            if self._has_left(trace):
                 break
 
         statistics = {"Policy/Explained Variance": foreseen, **trace.statistics(epsilon)}
@@ -153,19 +156,27 @@ class PPO:
 
     def rates(self, step: int) -> dict[str, float]:
         """Gives what the schedules say at a step; see `Algorithm.rates`."""
-        names = ("Policy/Learning Rate", "Policy/Epsilon", "Policy/Beta")
-        return dict(zip(names, self._scheduled(step), strict=True))
-
-    def _scheduled(self, step: int) -> tuple[float, float, float]:
-        """Gives learning rate, epsilon and beta at a step."""
         own, end = self.settings, self.max_steps
-        return (
-            scheduled(
-                own.learning_rate_schedule, own.learning_rate, LEARNING_RATE_FLOOR, step, end
+        return {
+            **learning_rates(own, step, end),
+            "Policy/Epsilon": scheduled(
+                own.epsilon_schedule, own.epsilon, EPSILON_FLOOR, step, end
             ),
-            scheduled(own.epsilon_schedule, own.epsilon, EPSILON_FLOOR, step, end),
-            scheduled(own.beta_schedule, own.beta, BETA_FLOOR, step, end),
-        )
+            "Policy/Beta": scheduled(own.beta_schedule, own.beta, BETA_FLOOR, step, end),
+        }
+
+    def _is_near(self, log_ratio: Tensor) -> Tensor:
+        """1 as long as a minibatch's policy keeps to `target_kl`, then 0; () either way."""
+        assert self.settings.target_kl is not None, "past_target_kl needs it"
+        whole = log_ratio.detach().reshape(len(log_ratio), -1).sum(dim=1)  # -> (B,)
+        return (approximate_kl(whole) <= self.settings.target_kl).float()
+
+    def _has_left(self, trace: UpdateTrace) -> bool:
+        """Whether the newest epoch is past `target_kl`, and that is to end the update."""
+        own = self.settings
+        if own.target_kl is None or own.past_target_kl != "stop":
+            return False
+        return trace.kl().item() > own.target_kl
 
     def _of_ratio(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities that one ratio is made of; (B, C + K) -> (B,) or unchanged."""
@@ -210,18 +221,14 @@ class PPO:
         return values, combined, returns
 
     def state_dict(self) -> dict[str, object]:
-        """Gives the state of optimiser and shuffling."""
-        return {
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "generator": self.generator.get_state(),
-        }
+        """Gives the state of optimisers and shuffling."""
+        optimizers = {name: own.state_dict() for name, own in self.optimizers.items()}
+        return {**optimizers, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Goes on from `state_dict`."""
-        optimizer, generator = state["optimizer"], state["generator"]
-        assert isinstance(optimizer, dict)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
+        generator = state["generator"]
         assert isinstance(generator, Tensor)
-        self.optimizer.load_state_dict(optimizer)
-        # It brings its own; a number that the user has changed since is to count.
-        self.optimizer.param_groups[0]["eps"] = self.settings.adam_epsilon
         self.generator.set_state(generator)

@@ -1,4 +1,4 @@
-"""What the minibatches of an update came to, for the statistics of every clipped algorithm.
+"""What the optimizer steps of an update came to, for its statistics.
 
 Letters: B rows of a minibatch, C continuous action size, K discrete branches.
 """
@@ -48,3 +48,34 @@ class UpdateTrace:
             "Policy/Clip Fraction": ((ratios - 1).abs() > epsilon).float().mean(),
             "Policy/Epochs": torch.tensor(float(self._num_epochs)),
         }
+
+
+class Means:
+    """Means of scalars over an update's optimizer steps, by tag; nobody waits for a tensor."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+
+    def add(self, tag: str, value: Tensor) -> None:
+        """Takes one step's scalar, ()."""
+        self._values.setdefault(tag, []).append(value.detach())
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Gives the mean by tag, () each."""
+        return {tag: torch.stack(values).mean() for tag, values in self._values.items()}
+
+
+class Totals:
+    """Sums of scalars over the pieces of one optimizer step, by tag."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Tensor] = {}
+
+    def add(self, tag: str, value: Tensor) -> None:
+        """Takes one piece's share of a scalar, ()."""
+        known = self._values.get(tag)
+        self._values[tag] = value.detach() if known is None else known + value.detach()
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Gives the sum by tag, () each."""
+        return dict(self._values)

@@ -6,107 +6,23 @@ Keys and defaults are ML-Agents'; the keys it does not have are marked "(ours)".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from trainer.config.hyperparameters import (
+    HYPERPARAMETERS,
+    Hyperparameters,
+    PPOHyperparameters,
+    TrainerType,
+)
 from trainer.config.model import Settings
 from trainer.config.problems import program
 from trainer.config.values import Count, Flag, Positive, Range, Share, Words, contradiction
 
-Schedule = Literal["linear", "constant"]
-Ratio = Literal["joint", "per_dimension"]
 Activation = Literal["swish", "tanh", "relu", "elu"]
 Initialization = Literal["kaiming", "orthogonal"]
 VisualEncoder = Literal["simple", "nature_cnn", "resnet", "match3", "fully_connected"]
-
-
-class PPOHyperparameters(Settings):
-    """How PPO learns from a rollout."""
-
-    batch_size: Count = 1024
-    """Decisions in one optimizer step. Usual: 512 to 5120 with continuous actions, 32 to 512 with
-    discrete ones."""
-
-    buffer_size: Count = 10240
-    """Decisions collected before an update; best a multiple of batch_size."""
-
-    learning_rate: Positive = 3e-4
-    """Step size of Adam at the start. Usual: 1e-5 to 1e-3."""
-
-    beta: Annotated[float, Range(at_least=0)] = 5e-3
-    """Weight of the entropy bonus at the start; more keeps the policy random for longer. Usual: 0
-    to 1e-2."""
-
-    epsilon: Annotated[float, Range(above=0, below=1)] = 0.2
-    """How far the probability ratio may leave 1 before its gradient is cut. Usual: 0.1 to 0.3."""
-
-    lambd: Share = 0.95
-    """Lambda of generalised advantage estimation: 0 trusts the critic, 1 only the rewards. Usual:
-    0.9 to 0.99. `lambda` is accepted too."""
-
-    num_epoch: Count = 3
-    """Passes over one rollout. More learns faster per step, and drifts further from the data."""
-
-    shared_critic: Flag = False
-    """Whether actor and critic share their layers below the heads."""
-
-    learning_rate_schedule: Schedule = "linear"
-    """Whether the learning rate falls to 1e-10 at max_steps or stays. beta_schedule and
-    epsilon_schedule follow it unless they are given."""
-
-    beta_schedule: Schedule = "linear"
-    """Whether beta falls to 1e-5 at max_steps or stays."""
-
-    epsilon_schedule: Schedule = "linear"
-    """Whether epsilon falls to 0.1 at max_steps or stays."""
-
-    ratio: Ratio = "joint"
-    """(ours) Whether the ratio is that of the whole action, as in the paper, or one per action
-    dimension and branch, as in ML-Agents."""
-
-    max_grad_norm: Positive | None = None
-    """(ours) Longest gradient of an optimizer step; longer ones are shortened. Null: never."""
-
-    target_kl: Positive | None = None
-    """(ours) Ends an update early once the policy has moved this far from the one that acted.
-    Null: never."""
-
-    value_clip: Positive | None = None
-    """(ours) How far a value may leave its old estimate before its gradient is cut, in units of
-    return. Null: no limit."""
-
-    value_coefficient: Annotated[float, Range(at_least=0)] = 0.5
-    """(ours) Weight of the value loss."""
-
-    normalize_advantages: Flag = True
-    """(ours) Whether advantages are brought to mean 0 and deviation 1 over the rollout."""
-
-    recompute_advantages: Flag = False
-    """(ours) Whether advantages are estimated anew, with the newest critic, before every epoch."""
-
-    adam_epsilon: Positive = 1e-8
-    """(ours) Number that keeps Adam from dividing by zero."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _schedules_follow(cls, given: Any) -> Any:
-        followed = given.get("learning_rate_schedule") if isinstance(given, dict) else None
-        if followed not in get_args(Schedule):
-            return given  # nothing to follow, or a mistake, which is told once
-        return {"beta_schedule": followed, "epsilon_schedule": followed, **given}
-
-    @model_validator(mode="after")
-    def _batch_fits_buffer(self) -> PPOHyperparameters:
-        if self.batch_size > self.buffer_size:
-            raise contradiction(
-                f"batch_size is {self.batch_size}, larger than buffer_size {self.buffer_size}. An "
-                "optimizer step cannot use more decisions than were collected: lower batch_size or "
-                "raise buffer_size",
-                "batch_size",
-                "buffer_size",
-            )
-        return self
 
 
 class MemorySettings(Settings):
@@ -128,11 +44,29 @@ class NetworkSettings(Settings):
     normalize: Flag = False
     """Whether vector observations are brought to mean 0 and deviation 1 as they are met."""
 
+    normalize_clip: Positive = 5.0
+    """(ours) Deviations from the mean at which normalised observations are cut; only with
+    normalize."""
+
     hidden_units: Count = 128
     """Width of every dense layer. Usual: 32 to 512."""
 
     num_layers: Count = 2
     """Dense layers between observations and heads. Usual: 1 to 3."""
+
+    critic_hidden_units: Count | None = None
+    """(ours) Width of the critic's dense layers. Null: hidden_units."""
+
+    critic_num_layers: Count | None = None
+    """(ours) Dense layers of the critic. Null: num_layers."""
+
+    layer_norm: Flag = False
+    """(ours) Whether every dense layer's outputs are brought to mean 0 and deviation 1, row by row
+    and without weights of their own, before the activation."""
+
+    bounded_mean: Flag = False
+    """(ours) Whether a final tanh keeps the mean of continuous actions within their bounds; nothing
+    happens to actions that are drawn around it."""
 
     vis_encode_type: VisualEncoder = "simple"
     """Which network reads images, at least 20, 36, 15, 5 or 1 pixels high and wide (in the order
@@ -158,6 +92,17 @@ class NetworkSettings(Settings):
     initial_log_std: Annotated[float, Range(at_least=-20, at_most=2)] = 0.0
     """(ours) Logarithm of the standard deviation that continuous actions start with."""
 
+    @model_validator(mode="after")
+    def _clip_is_used(self) -> NetworkSettings:
+        if not self.normalize and self.normalize_clip != 5.0:
+            raise contradiction(
+                f"normalize_clip is {self.normalize_clip:g}, but normalize is false, so nothing is "
+                "cut. Set normalize to true, or leave normalize_clip out",
+                "normalize_clip",
+                "normalize",
+            )
+        return self
+
 
 class RewardSignalSettings(Settings):
     """One source of reward; each has its own value head."""
@@ -168,6 +113,14 @@ class RewardSignalSettings(Settings):
     strength: Annotated[float, Range()] = 1.0
     """Factor on this signal's rewards."""
 
+    normalize: Flag = False
+    """(ours) Whether rewards are divided by the running deviation of their discounted sum; then
+    strength has no unit, and 1 fits most tasks."""
+
+    clip: Positive | None = None
+    """(ours) Largest size of a reward, after normalize and before strength. Null: any. Usual with
+    normalize: 10."""
+
     network_settings: NetworkSettings = Field(default_factory=NetworkSettings)
     """Network of signals that have one; extrinsic has none."""
 
@@ -175,11 +128,11 @@ class RewardSignalSettings(Settings):
 class BehaviorSettings(Settings):
     """One behaviour's trainer."""
 
-    trainer_type: Literal["ppo"] = "ppo"
-    """Learning algorithm."""
+    trainer_type: TrainerType = "ppo"
+    """Learning algorithm; docs/algorithms.md describes each. All but ppo are ours."""
 
-    hyperparameters: PPOHyperparameters = Field(default_factory=PPOHyperparameters)
-    """How the algorithm learns."""
+    hyperparameters: SerializeAsAny[Hyperparameters] = Field(default_factory=PPOHyperparameters)
+    """How the algorithm learns; the keys are those of the trainer_type."""
 
     checkpoint_interval: Count = 500000
     """Steps between checkpoints; even_checkpoints overrides it."""
@@ -213,6 +166,17 @@ class BehaviorSettings(Settings):
     threaded: Flag = False
     """Whether updates run beside collection; only false so far."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hyperparameters_are_read(cls, given: Any) -> Any:
+        return {"hyperparameters": {}, **given} if isinstance(given, dict) else given
+
+    @field_validator("hyperparameters", mode="plain")
+    @classmethod
+    def _of_the_trainer(cls, given: Any, info: ValidationInfo) -> Hyperparameters:
+        # A wrong trainer_type is told by itself.
+        return HYPERPARAMETERS[info.data.get("trainer_type", "ppo")].model_validate(given)
+
     @model_validator(mode="after")
     def _updates_in_turn(self) -> BehaviorSettings:
         if self.threaded:
@@ -224,8 +188,24 @@ class BehaviorSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _critic_has_its_own_layers(self) -> BehaviorSettings:
+        network = self.network_settings
+        for key in ("critic_hidden_units", "critic_num_layers"):
+            if self.hyperparameters.shared_critic and getattr(network, key) is not None:
+                raise contradiction(
+                    f"network_settings.{key} is {getattr(network, key)}, but "
+                    "hyperparameters.shared_critic is true, so the critic has no layers of its "
+                    "own. Leave out one of them",
+                    f"network_settings.{key}",
+                    "hyperparameters.shared_critic",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _sequences_fit_batch(self) -> BehaviorSettings:
-        memory, batch_size = self.network_settings.memory, self.hyperparameters.batch_size
+        memory, batch_size = self.network_settings.memory, self.hyperparameters.minibatch_size
+        if batch_size is None:
+            return self  # all sequences are in the only optimizer step
         if memory is not None and memory.sequence_length > batch_size:
             raise contradiction(
                 f"network_settings.memory.sequence_length is {memory.sequence_length}, larger than "

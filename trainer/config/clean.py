@@ -10,14 +10,12 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from trainer.config.behavior_settings import (
-    BehaviorSettings,
-    PPOHyperparameters,
-    RewardSignalSettings,
-)
+from trainer.config.behavior_settings import BehaviorSettings, RewardSignalSettings
 from trainer.config.document import Document
+from trainer.config.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from trainer.config.later import FOREIGN_KEYS, LATER_KEYS, LATER_SIGNALS, LATER_TRAINERS
 from trainer.config.legacy import (
+    Warn,
     extrinsic_has_no_network,
     framework_is_gone,
     lambda_is_lambd,
@@ -25,14 +23,18 @@ from trainer.config.legacy import (
 )
 from trainer.config.model import Settings
 from trainer.config.parameters import ParameterReader
-from trainer.config.problems import KeyPath, Problem, dotted, show, unknown_word
+from trainer.config.problems import KeyPath, Problem, dotted, one_of, show, unknown_word
 from trainer.config.schema import holds, homes, read_by
 from trainer.config.settings import CheckpointSettings, RunSettings, is_folder_name
 from trainer.config.values import Text, Texts
 
 SIGNALS = ("extrinsic",)
-LEGACY = {
-    PPOHyperparameters: lambda_is_lambd,
+LEGACY: Mapping[type[Settings], Callable[[dict[str, Any], KeyPath, Warn], dict[str, Any]]] = {
+    **{
+        model: lambda_is_lambd
+        for model in HYPERPARAMETERS.values()
+        if "lambd" in model.model_fields
+    },
     BehaviorSettings: framework_is_gone,
     CheckpointSettings: model_keys_are_gone,
     RewardSignalSettings: extrinsic_has_no_network,
@@ -102,7 +104,8 @@ class Cleaner:
                 if self.accepts_name(name, item, below, (*where, name))
             }
         else:
-            kept[key] = self.mapping(value, below, where)
+            is_of_trainer = below is Hyperparameters
+            kept[key] = self.mapping(value, self.trainer(where) if is_of_trainer else below, where)
 
     def spelled(self, value: Any, field: FieldInfo, where: KeyPath) -> Any:
         """Gives back what YAML takes from a text, such as the zeros of `run_id: 007`."""
@@ -158,6 +161,14 @@ class Cleaner:
             return {key: value for key, value in given.items() if key not in dropped}
         return given
 
+    def trainer(self, path: KeyPath) -> type[Hyperparameters]:
+        """Gives the model of the hyperparameters at a path: own trainer_type, default's, ppo."""
+        for holder in (path[:-1], ("default_settings",)):
+            given = self.document.value((*holder, "trainer_type"))
+            if isinstance(given, str):
+                return HYPERPARAMETERS.get(given, HYPERPARAMETERS["ppo"])
+        return HYPERPARAMETERS["ppo"]
+
     def parameters(self, given: Any, path: KeyPath) -> dict[str, Any]:
         """Cleans environment_parameters."""
         if given is None:
@@ -186,6 +197,14 @@ def unknown_key(key: str, model: type[Settings], path: KeyPath) -> str:
     if key in FOREIGN_KEYS:
         return f"unknown key {show(key)} {place}. {FOREIGN_KEYS[key]}."
     known = [*model.model_fields, *LATER_KEYS.get(model, {})]
+    if issubclass(model, Hyperparameters):
+        trainers = [name for name, other in HYPERPARAMETERS.items() if key in other.model_fields]
+        if trainers:
+            own = next(name for name, other in HYPERPARAMETERS.items() if other is model)
+            return (
+                f"unknown key {show(key)} {place}. It belongs to trainer_type {one_of(trainers)}, "
+                f"and here it is {own}. Remove it, or change trainer_type."
+            )
     for home in homes(key):
         return f"unknown key {show(key)} {place}. It belongs under {in_file(home, path)}."
     return unknown_word("key", key, path, known)

@@ -62,6 +62,13 @@ class Document:
         """Tells whether the file itself has this key."""
         return self._walk(path)[2]
 
+    def value(self, path: KeyPath) -> object:
+        """Gives what the file says at a path of mappings; None where it says nothing."""
+        found: object = self.values
+        for part in path:
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
+
     def spelling(self, path: KeyPath) -> str | None:
         """Gives a scalar as it is written in the file, such as 007; None for anything else."""
         _, node, found = self._walk(path)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from trainer.config.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from trainer.config.model import Settings
 from trainer.config.problems import KeyPath, Problem, dotted, nearest, one_of, show
 from trainer.config.schema import choices, holds
@@ -85,6 +86,8 @@ def allowed_words(path: KeyPath) -> tuple[str, ...]:
     field = None
     parts = iter(path)
     for part in parts:
+        if model is Hyperparameters:  # a key has the same words wherever it is
+            model = next(own for own in HYPERPARAMETERS.values() if part in own.model_fields)
         field = model.model_fields[str(part)]
         below, by_name = holds(field)
         if below is not None:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trainer.config.clean import SIGNALS
+from trainer.config.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from trainer.config.later import LATER_KEYS, LATER_SIGNALS
 from trainer.config.model import Settings
 from trainer.config.samplers import SAMPLERS, ParameterValue
@@ -71,10 +72,10 @@ def of_field(field: FieldInfo, definitions: dict[str, Schema]) -> Schema:
     """Gives the schema of what stands behind a key."""
     below, by_name = holds(field)
     if below is not None:
-        if below.__name__ not in definitions:
-            definitions[below.__name__] = of_model(below, definitions)
+        if below is Hyperparameters:
+            return {"anyOf": [refer(model, definitions) for model in HYPERPARAMETERS.values()]}
         # Draft 7 reads nothing that stands beside $ref.
-        value: Schema = {"allOf": [{"$ref": f"#/definitions/{below.__name__}"}]}
+        value: Schema = {"allOf": [refer(below, definitions)]}
         if by_name:
             value = by_names(below, value)
     elif words := choices(field):
@@ -88,6 +89,13 @@ def of_field(field: FieldInfo, definitions: dict[str, Schema]) -> Schema:
     if field.default is not PydanticUndefined:
         value["default"] = field.default
     return value
+
+
+def refer(model: type[Settings], definitions: dict[str, Schema]) -> Schema:
+    """Points at a model's schema, which goes into `definitions`."""
+    if model.__name__ not in definitions:
+        definitions[model.__name__] = of_model(model, definitions)
+    return {"$ref": f"#/definitions/{model.__name__}"}
 
 
 def by_names(below: type[Settings], value: Schema) -> Schema:

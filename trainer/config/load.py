@@ -164,9 +164,16 @@ def settle_run(tree: dict[str, Any]) -> tuple[RunSettings, list[Problem]]:
         defaults, found = settle(BehaviorSettings, tree["default_settings"], ("default_settings",))
         problems += found
         expanded = defaults.model_dump()
-    merged = {name: deep_merge(expanded, own) for name, own in behaviors.items()}
+    merged = {name: deep_merge(fitting(expanded, own), own) for name, own in behaviors.items()}
     settings, found = settle(RunSettings, {**tree, "behaviors": merged}, ())
     return settings, [*problems, *found]
+
+
+def fitting(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leaves out hyperparameters that are for another trainer_type than the behaviour's own."""
+    if own.get("trainer_type", defaults.get("trainer_type")) == defaults.get("trainer_type"):
+        return defaults
+    return {key: value for key, value in defaults.items() if key != "hyperparameters"}
 
 
 def trainer_is_named(own: Mapping[str, Any], tree: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from trainer.config.clean import SIGNALS
 from trainer.config.flags import ALL_FLAGS, ALL_NETWORKS, GONE, RETIRED, Flag
+from trainer.config.hyperparameters import HYPERPARAMETERS
 from trainer.config.later import (
     CURRICULUM,
     LATER_KEYS,
@@ -36,7 +37,7 @@ defaults are those of ML-Agents; keys marked (ours) are additions, and none of t
 Which value counts, strongest first: a flag that was typed, `behaviors.<name>`, `default_settings`,
 the default in the tables below. Mappings are merged key by key, so with `default_settings` a
 behaviour keeps the reward signals it does not mention; without them, `reward_signals` replaces the
-default.
+default. Hyperparameters of `default_settings` are for behaviours of the same `trainer_type`.
 
 Numbers may be written as `64`, `64.0`, `5e5` or `"3e-4"`; 3.9 is no whole number. Yes and no are
 `true` and `false`, with or without quotes. A key that is not known, is given twice, or contradicts
@@ -80,6 +81,9 @@ def pages() -> Iterator[str]:
             continue
         seen.add(model)
         title = f"`{'.'.join(path)}`" if path else "Top level"
+        title += "".join(
+            f" with `trainer_type: {name}`" for name, own in HYPERPARAMETERS.items() if own is model
+        )
         yield f"## {title}\n\n{first_paragraph(model)}\n"
         yield table(
             ("Key", "Allowed", "Default", "Meaning"),

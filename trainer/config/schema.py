@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic.fields import FieldInfo
 
+from trainer.config.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from trainer.config.model import Settings
 from trainer.config.settings import RunSettings
 from trainer.config.values import Reader
@@ -72,8 +73,9 @@ def walk(
     for key, field in model.model_fields.items():
         below, by_name = holds(field)
         if below is not None:
-            # Only one way to a model is shown: the behaviour's own, not the default's.
-            yield from walk(below, (*path, key, "<name>") if by_name else (*path, key))
+            for model_below in HYPERPARAMETERS.values() if below is Hyperparameters else (below,):
+                # Only one way to a model is shown: the behaviour's own, not the default's.
+                yield from walk(model_below, (*path, key, "<name>") if by_name else (*path, key))
 
 
 @cache

@@ -16,10 +16,10 @@ from trainer.config.behavior_settings import (
     BehaviorSettings,
     MemorySettings,
     NetworkSettings,
-    PPOHyperparameters,
     RewardSignalSettings,
 )
 from trainer.config.errors import ConfigError
+from trainer.config.hyperparameters import Hyperparameters, PPOHyperparameters
 from trainer.config.model import Settings
 from trainer.config.problems import nearest, one_of
 from trainer.config.samplers import Parameter, ParameterValue
@@ -45,6 +45,7 @@ __all__ = [
     "CheckpointSettings",
     "EngineSettings",
     "EnvironmentSettings",
+    "Hyperparameters",
     "MemorySettings",
     "NetworkSettings",
     "PPOHyperparameters",

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from envs.spec import BehaviorSpec
-from trainer.algos.ppo import PPO
+from trainer.algos.registry import build_algorithm
 from trainer.checkpoint import CheckpointError, State
+from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.config.settings import BehaviorSettings
 from trainer.mlagents.adam import moments_of
 from trainer.mlagents.checkpoint import CRITIC, KNOWN_MODULES, POLICY, MlagentsCheckpoint
@@ -28,6 +29,7 @@ from trainer.mlagents.sources import (
     parameter_sources,
 )
 from trainer.nn.actor_critic import ActorCritic
+from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.saved_policy import build_policy, spec_to_state
 
 
@@ -79,6 +81,9 @@ def adopt(
         found.mismatches.append(
             f"activation: ML-Agents' is always swish, now {settings.network_settings.activation}"
         )
+    for key in ("layer_norm", "bounded_mean"):
+        if getattr(settings.network_settings, key):
+            found.mismatches.append(f"{key}: ML-Agents' networks have none, now true")
     weights = _weights(checkpoint, policy, sources, signals, found)
     weights |= _normalizer(checkpoint.modules[POLICY], policy, found)
     _look_for_more(checkpoint, policy, sources, signals, found)
@@ -86,7 +91,13 @@ def adopt(
         raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     policy.load_state_dict(weights)
 
-    moments = moments_of(checkpoint, policy, sources)
+    moments: dict[str, Tensor] | str
+    if not isinstance(settings.hyperparameters, PPOHyperparameters):
+        moments = f"it is PPO's, and trainer_type is {settings.trainer_type}"
+    elif settings.hyperparameters.critic_learning_rate is not None:
+        moments = "it is for actor and critic together, and critic_learning_rate parts them"
+    else:
+        moments = moments_of(checkpoint, policy, sources)
     state: State = {
         "behavior": behavior,
         "spec": spec_to_state(spec),
@@ -96,6 +107,9 @@ def adopt(
         "summarised_step": 0,
         "policy": {name: value.clone() for name, value in policy.state_dict().items()},
         "algorithm": _algorithm_state(policy, settings, moments, seed + 1),
+        "rewards": [
+            ExtrinsicReward(signal).state_dict() for signal in settings.reward_signals.values()
+        ],
         "acting_generator": torch.Generator().manual_seed(seed + 2).get_state(),
         "recent_returns": [],
         "recent_lengths": [],
@@ -106,10 +120,10 @@ def adopt(
 def _algorithm_state(
     policy: ActorCritic, settings: BehaviorSettings, moments: dict[str, Tensor] | str, seed: int
 ) -> dict[str, object]:
-    """Gives the state of a fresh PPO, with Adam's moments if there are any."""
+    """Gives the state of a fresh algorithm, with Adam's moments if there are any."""
     gamma = torch.zeros(len(settings.reward_signals))  # the state does not depend on it
     chance = torch.Generator().manual_seed(seed)
-    state = PPO(policy, settings.hyperparameters, gamma, settings.max_steps, chance).state_dict()
+    state = build_algorithm(settings, policy, gamma, chance).state_dict()
     if not isinstance(moments, str):
         optimizer = state["optimizer"]
         assert isinstance(optimizer, dict)

@@ -18,10 +18,9 @@ from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.config.settings import NetworkSettings
 from trainer.nn.body import NetworkBody
 from trainer.nn.distributions import (
-    categorical_entropy,
+    ACTION_LIMIT,
+    Distribution,
     categorical_log_probs,
-    gaussian_entropy,
-    gaussian_log_probs,
     masked_log_softmax,
     sample_categorical,
     standard_normal_log_probs,
@@ -67,6 +66,16 @@ def require_actions(spec: BehaviorSpec, behavior: str) -> None:
         )
 
 
+def of_critic(network: NetworkSettings) -> NetworkSettings:
+    """Gives the shape of a critic with layers of its own."""
+    return network.model_copy(
+        update={
+            "hidden_units": network.critic_hidden_units or network.hidden_units,
+            "num_layers": network.critic_num_layers or network.num_layers,
+        }
+    )
+
+
 class ActorCritic(nn.Module):
     """A policy and a critic, side by side, or on one body with `shared_critic`.
 
@@ -92,9 +101,14 @@ class ActorCritic(nn.Module):
         self.branch_sizes = tuple(int(size) for size in spec.action_spec.discrete_branches)
         num_vector_inputs = sum(self.sensors.vector_sizes)
         normalizes = network.normalize and num_vector_inputs > 0
-        self.normalizer = Normalizer(num_vector_inputs) if normalizes else None
+        self.normalizer = (
+            Normalizer(num_vector_inputs, network.normalize_clip) if normalizes else None
+        )
+        self.has_bounded_mean = network.bounded_mean
         self.actor_body = NetworkBody(self.sensors, network)
-        self.critic_body = self.actor_body if shared_critic else NetworkBody(self.sensors, network)
+        self.critic_body = (
+            self.actor_body if shared_critic else NetworkBody(self.sensors, of_critic(network))
+        )
         self.actor_memory = self.critic_memory = None
         self.memory_size = self.memory_width = 0
         num_features = self.actor_body.num_features
@@ -102,7 +116,7 @@ class ActorCritic(nn.Module):
             size, how = network.memory.memory_size, network.initialization
             self.actor_memory = self.critic_memory = Memory(num_features, size, how)
             if not shared_critic:
-                self.critic_memory = Memory(num_features, size, how)
+                self.critic_memory = Memory(self.critic_body.num_features, size, how)
             self.memory_size = size
             self.memory_width = size if shared_critic else 2 * size
             num_features = self.actor_memory.num_features
@@ -119,6 +133,8 @@ class ActorCritic(nn.Module):
             )
         if self.branch_sizes:
             self.branch_head = head(sum_of_branches(spec), 0.1)
+        if self.critic_memory is None:
+            num_features = self.critic_body.num_features
         self.value_head = nn.Linear(num_features, num_signals)
         if network.initialization == "orthogonal":
             nn.init.orthogonal_(self.value_head.weight)
@@ -174,15 +190,20 @@ class ActorCritic(nn.Module):
             features = self.critic_memory.unroll(features, sequences, carried)
         return functional.linear(features, self.value_head.weight, self.value_head.bias)
 
+    def _actor_features(self, inputs: Inputs, sequences: Sequences | None) -> Tensor:
+        """Inputs of B rows -> (B, H), what the actor's heads read."""
+        features: Tensor = self.actor_body(inputs)
+        if self.actor_memory is None:
+            return features
+        assert sequences is not None, "a policy with memory reads sequences"
+        carried = sequences.memory[:, : self.memory_size]
+        return self.actor_memory.unroll(features, sequences, carried)
+
     def _features_and_values(
         self, inputs: Inputs, sequences: Sequences | None
     ) -> tuple[Tensor, Tensor]:
         """Inputs of B rows -> (B, H), (B, R); a shared body runs once."""
-        features = self.actor_body(inputs)
-        if self.actor_memory is not None:
-            assert sequences is not None, "a policy with memory reads sequences"
-            carried = sequences.memory[:, : self.memory_size]
-            features = self.actor_memory.unroll(features, sequences, carried)
+        features = self._actor_features(inputs, sequences)
         if self.critic_body is not self.actor_body:
             return features, self.values(inputs, sequences)
         return features, functional.linear(features, self.value_head.weight, self.value_head.bias)
@@ -199,7 +220,8 @@ class ActorCritic(nn.Module):
         return features, torch.cat([carried, of_critic], dim=1)
 
     def _mean(self, features: Tensor) -> Tensor:
-        return functional.linear(features, self.mean_head.weight, self.mean_head.bias)
+        mean = functional.linear(features, self.mean_head.weight, self.mean_head.bias)
+        return ACTION_LIMIT * torch.tanh(mean) if self.has_bounded_mean else mean
 
     def _branches(self, features: Tensor, mask: Tensor | None) -> list[Tensor]:
         logits = functional.linear(features, self.branch_head.weight, self.branch_head.bias)
@@ -269,16 +291,32 @@ class ActorCritic(nn.Module):
             sequences: what the B rows consist of; only with memory.
         """
         features, values = self._features_and_values(inputs, sequences)
-        log_probs, entropies = [], []
-        if self.continuous_size:
-            mean = self._mean(features)
-            log_probs.append(gaussian_log_probs(continuous, mean, self.log_std))
-            entropies.append(gaussian_entropy(self.log_std).unsqueeze(0))  # (1, C)
-        if self.branch_sizes:
-            branches = self._branches(features, mask)
-            log_probs.append(categorical_log_probs(branches, discrete))
-            entropies.append(categorical_entropy(branches))
-        if len(log_probs) == 1:
-            return Evaluation(log_probs[0], entropies[0], values)
-        entropies[0] = entropies[0].expand(len(features), -1)  # (1, C) -> (B, C)
-        return Evaluation(torch.cat(log_probs, dim=1), torch.cat(entropies, dim=1), values)
+        distribution = self._distribution(features, mask)
+        log_probs = distribution.log_probs(continuous, discrete)
+        return Evaluation(log_probs, distribution.entropies(), values)
+
+    def distribution(
+        self, inputs: Inputs, mask: Tensor | None, sequences: Sequences | None = None
+    ) -> Distribution:
+        """Gives what the actor may do in B rows, with gradients; see `evaluate`."""
+        return self._distribution(self._actor_features(inputs, sequences), mask)
+
+    def _distribution(self, features: Tensor, mask: Tensor | None) -> Distribution:
+        branches = self._branches(features, mask) if self.branch_sizes else ()
+        if not self.continuous_size:
+            return Distribution(None, None, tuple(branches))
+        return Distribution(self._mean(features), self.log_std, tuple(branches))
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """Gives what decides about actions; with `shared_critic` the shared layers too."""
+        of_critic = {id(parameter) for parameter in self.critic_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in of_critic]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """Gives what decides about values alone."""
+        parts: list[nn.Module] = [self.value_head]
+        if self.critic_body is not self.actor_body:
+            parts.append(self.critic_body)
+            if self.critic_memory is not None:
+                parts.append(self.critic_memory)
+        return [parameter for part in parts for parameter in part.parameters()]

@@ -58,7 +58,13 @@ class NetworkBody(nn.Module):
         if crowds:
             shapes = [crowd.shape for crowd in crowds]
             self.entities = EntityAttention(shapes, num_encoded, network.activation)
-        dense = (hidden, network.num_layers, network.activation, network.initialization)
+        dense = (
+            hidden,
+            network.num_layers,
+            network.activation,
+            network.initialization,
+            network.layer_norm,
+        )
         self._goals = [sensor in goals for sensor in sensors.all if sensor not in crowds]
         num_goals = sum(
             hidden if goal.kind is SensorKind.IMAGE else goal.shape[0] for goal in goals

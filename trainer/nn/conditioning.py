@@ -60,9 +60,12 @@ class ConditionedMLP(nn.Module):
         num_layers: int,
         activation: Activation,
         initialization: Initialization,
+        has_layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.plain = MLP(num_inputs, hidden_units, num_layers - 1, activation, initialization)
+        self.plain = MLP(
+            num_inputs, hidden_units, num_layers - 1, activation, initialization, has_layer_norm
+        )
         last_inputs = hidden_units if num_layers > 1 else num_inputs
         self.last = HyperLayer(last_inputs, num_goals, hidden_units, activation, initialization)
         self.activation: str = activation
@@ -70,4 +73,6 @@ class ConditionedMLP(nn.Module):
 
     def forward(self, inputs: Tensor, goals: Tensor) -> Tensor:
         """(B, D), (B, G) -> (B, H)."""
-        return ACTIVATIONS[self.activation](self.last(self.plain(inputs), goals))
+        outputs: Tensor = self.last(self.plain(inputs), goals)
+        outputs = layer_norm(outputs) if self.plain.has_layer_norm else outputs
+        return ACTIVATIONS[self.activation](outputs)

@@ -6,19 +6,23 @@ instead of one per layer; on a small network that is a tenth of a minibatch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 
 class FlatParameters:
-    """Moves a module's parameters into one vector; the module goes on, as views into it.
+    """Moves parameters of a module into one vector; the module goes on, as views into it.
 
     Call it once, after the module has reached its device: moving the module later breaks the views.
     `load_state_dict` of the module copies into the views, and so into the vector.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        parameters = list(module.parameters())
+    def __init__(self, of: nn.Module | Iterable[nn.Parameter]) -> None:
+        """Takes all of a module's parameters, or these."""
+        parameters = list(of.parameters() if isinstance(of, nn.Module) else of)
+        self._parameters = parameters
         total = sum(parameter.numel() for parameter in parameters)
         device = parameters[0].device
         self.vector = nn.Parameter(torch.empty(total, device=device))
@@ -36,6 +40,18 @@ class FlatParameters:
     def zero_gradient(self) -> None:
         """Sets the gradient of every parameter to 0."""
         self.gradient.zero_()
+
+    def gradient_of(self, value: Tensor, *, keeps_graph: bool = False) -> Tensor:
+        """Gives the gradient of a scalar as one vector, (P,), and leaves `gradient` alone.
+
+        Args:
+            value: ().
+            keeps_graph: whether the result can be differentiated once more, as can `value`.
+        """
+        parts = torch.autograd.grad(
+            value, self._parameters, create_graph=keeps_graph, materialize_grads=True
+        )
+        return torch.cat([part.flatten() for part in parts])
 
     def clip_gradient(self, max_norm: float) -> Tensor:
         """Shortens the gradient to length `max_norm` if it is longer; gives its old length."""

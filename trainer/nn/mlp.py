@@ -44,7 +44,10 @@ def initialize(layer: nn.Linear, how: Initialization, gain: float) -> nn.Linear:
 
 
 class MLP(nn.Module):
-    """`num_layers` dense layers of `hidden_units`, each followed by the activation."""
+    """`num_layers` dense layers of `hidden_units`, each followed by the activation.
+
+    With `has_layer_norm` the activation reads what `layer_norm` makes of their outputs.
+    """
 
     def __init__(
         self,
@@ -53,8 +56,10 @@ class MLP(nn.Module):
         num_layers: int,
         activation: Activation,
         initialization: Initialization,
+        has_layer_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.has_layer_norm = has_layer_norm
         gain = math.sqrt(2.0) if initialization == "orthogonal" else 1.0
         sizes = [num_inputs] + [hidden_units] * num_layers
         self.layers = nn.ModuleList(
@@ -71,5 +76,6 @@ class MLP(nn.Module):
         """(B, D) -> (B, H)."""
         activate = ACTIVATIONS[self.activation]
         for weight, bias in self._pairs:
-            inputs = activate(functional.linear(inputs, weight, bias))
+            inputs = functional.linear(inputs, weight, bias)
+            inputs = activate(layer_norm(inputs) if self.has_layer_norm else inputs)
         return inputs

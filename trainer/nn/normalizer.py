@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 ROWS_AT_ONCE = 4096  # by arithmetic, three float64 copies of 20,480 x 243 are 120 MB
-CLIP = 5.0  # ML-Agents clamps normalised observations to this many standard deviations
+CLIP = 5.0  # standard deviations at which ML-Agents clamps normalised observations
 
 
 class Normalizer(nn.Module):
-    """Scales vector observations to zero mean and unit variance, clamped to +-5.
+    """Scales vector observations to zero mean and unit variance, clamped to +-`clip`.
 
     Starts like ML-Agents' (one imagined row of mean 0 and variance 1), which also keeps the
     variance of a constant observation above 0. `forward` never changes it: `update` does, and is
@@ -28,8 +28,9 @@ class Normalizer(nn.Module):
     shift: Tensor  # (D,) float32, what forward subtracts
     scale: Tensor  # (D,) float32, what forward multiplies with
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, clip: float = CLIP) -> None:
         super().__init__()
+        self.clip = clip
         self.register_buffer("steps", torch.ones((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("sum_of_squares", torch.ones(size, dtype=torch.float64))
@@ -38,7 +39,7 @@ class Normalizer(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """(B, D) -> (B, D), without side effects."""
-        return ((obs - self.shift) * self.scale).clamp(-CLIP, CLIP)
+        return ((obs - self.shift) * self.scale).clamp(-self.clip, self.clip)
 
     @torch.no_grad()
     def update(self, obs: Tensor) -> None:

@@ -18,6 +18,7 @@ from trainer.rollout.sequences import cut_sequences
 from trainer.rollout.steplog import (
     CONTINUED,
     NO_ROW,
+    PENDING,
     TERMINATED,
     TRUNCATED,
     StepLog,
@@ -53,21 +54,45 @@ def order_segments(log: StepLog, time_horizon: int) -> SegmentOrder:
     return SegmentOrder(rows, starts)
 
 
+def finished_segments(log: StepLog, time_horizon: int) -> SegmentOrder:
+    """Gives the segments that nothing will be added to: the others wait for an open row.
+
+    A segment is finished when its episode is over, when it is `time_horizon` long, or when its
+    simulator was lost.
+    """
+    order = order_segments(log, time_horizon)
+    lengths = np.diff(order.starts)
+    last_rows = order.rows[order.starts[1:] - 1]
+    status, following = log.columns["status"], log.columns["next_row"][last_rows]
+    waits = (
+        (status[last_rows] == CONTINUED)
+        & (lengths < time_horizon)
+        & (status[following] == PENDING)  # of an ended episode `following` is NO_ROW, and unread
+    )
+    rows = order.rows[np.repeat(~waits, lengths)]
+    return SegmentOrder(rows, np.concatenate(([0], np.cumsum(lengths[~waits]))))
+
+
 def take(
-    log: StepLog, time_horizon: int, device: torch.device, sequence_length: int | None = None
+    log: StepLog,
+    time_horizon: int,
+    device: torch.device,
+    sequence_length: int | None = None,
+    whole_episodes: bool = False,
 ) -> tuple[Rollout, Tensor]:
     """Takes all complete rows out of the log, as one rollout on `device`.
 
     Args:
-        log: at least one complete row; afterwards it holds only rows that are still open.
+        log: at least one row to take; afterwards it holds only rows that are still open.
         time_horizon: longest segment, in decisions.
         device: where the rollout is to lie.
         sequence_length: longest sequence, in decisions; None of a policy without memory.
+        whole_episodes: leave complete rows in the log until their segment is finished.
 
     Returns:
         The rollout, its rewards still empty, and the simulators' rewards (B,).
     """
-    order = order_segments(log, time_horizon)
+    order = (finished_segments if whole_episodes else order_segments)(log, time_horizon)
     rows = torch.from_numpy(order.rows)
 
     def gather(name: str) -> Tensor:
@@ -92,8 +117,16 @@ def take(
         terminated=torch.from_numpy(log.columns["status"][last_rows] == TERMINATED).to(device),
         sequences=sequences,
     )
-    log.keep_open_rows()
+    log.keep_open_rows(_left_behind(log, order.rows) if whole_episodes else None)
     return rollout, reward
+
+
+def _left_behind(log: StepLog, taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gives the complete rows of the log that are not among those taken."""
+    status = log.columns["status"][: log.num_rows]
+    stays = (status >= CONTINUED) & (status <= TRUNCATED)
+    stays[taken] = False
+    return np.flatnonzero(stays)
 
 
 def _following_obs(log: StepLog, last_rows: NDArray[np.int64]) -> list[Tensor]:

@@ -73,6 +73,14 @@ def part_of(sequences: Sequences, first: int, last: int) -> tuple[slice, Sequenc
     return rows, Sequences(starts - starts[0], memory, sequences.sequence_length)
 
 
+def sequences_in_pieces(sequences: Sequences, num_rows: int) -> Iterator[tuple[slice, Sequences]]:
+    """Yields the sequences that at most `num_rows` rows have room for, but at least one."""
+    size = max(num_rows // sequences.sequence_length, 1)
+    count = len(sequences)
+    for first in range(0, count, size):
+        yield part_of(sequences, first, min(first + size, count))
+
+
 class Continued:
     """Sequences that go one row further where a segment ends: to what follows the segment.
 
@@ -106,7 +114,4 @@ class Continued:
 
     def in_pieces(self, num_rows: int) -> Iterator[tuple[slice, Sequences]]:
         """Yields the sequences that at most `num_rows` rows have room for, but at least one."""
-        size = max(num_rows // self._sequences.sequence_length, 1)
-        count = len(self._sequences)
-        for first in range(0, count, size):
-            yield part_of(self._sequences, first, min(first + size, count))
+        return sequences_in_pieces(self._sequences, num_rows)

@@ -61,6 +61,7 @@ class StepLog:
         self._resize(capacity)
         self.num_rows = 0
         self.num_complete = 0
+        self.num_kept = 0  # complete rows that the last rollout has left for a later one
         self._pending = np.full(64, NO_ROW, dtype=np.int64)  # (lanes,) a lane's open row
         # Last observations of truncated episodes, with the row that each follows.
         self.final_rows: list[NDArray[np.int64]] = []
@@ -176,14 +177,24 @@ class StepLog:
         self.columns["status"][rows[rows != NO_ROW]] = ABANDONED
         self._pending[lanes] = NO_ROW
 
-    def keep_open_rows(self) -> None:
-        """Empties the log but for the rows that still wait for their reward."""
+    def keep_open_rows(self, complete: NDArray[np.int64] | None = None) -> None:
+        """Empties the log but for the rows that still wait for their reward.
+
+        Args:
+            complete: (any,) complete rows that stay too; each with the row that follows it.
+        """
         open_lanes = np.flatnonzero(self._pending != NO_ROW)
         rows = self._pending[open_lanes]
+        self.num_complete = self.num_kept = 0
+        if complete is not None:
+            rows = np.concatenate([complete, rows])
+            self.num_complete = self.num_kept = len(complete)
+        rows.sort()  # rows of one lane stay in the order in which they were decided
         for column in self.columns.values():
             column[: len(rows)] = column[rows]
-        self._pending[open_lanes] = np.arange(len(rows))
+        self._pending[open_lanes] = np.searchsorted(rows, self._pending[open_lanes])
+        following = self.columns["next_row"][: len(rows)]
+        following[:] = np.searchsorted(rows, following)  # of open rows it means nothing yet
         self.num_rows = len(rows)
-        self.num_complete = 0
         self.final_rows.clear()
         self.final_obs.clear()

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
+from trainer.algos.base import Algorithm
 from trainer.algos.ppo import PPO
-from trainer.config.settings import NetworkSettings, PPOHyperparameters
+from trainer.algos.registry import build_algorithm
+from trainer.config.hyperparameters import HYPERPARAMETERS
+from trainer.config.settings import BehaviorSettings, NetworkSettings, PPOHyperparameters
 from trainer.nn.actor_critic import ActorCritic
 from trainer.rollout.rollout import Rollout
 
@@ -32,6 +35,21 @@ def new_policy(
     spec = BehaviorSpec([sensor], ActionSpec(continuous, branches))
     settings = NetworkSettings(**{"hidden_units": 16, "num_layers": 1, **network})
     return ActorCritic("Bandit", spec, settings, num_signals, shared_critic)
+
+
+def new_algorithm(policy: ActorCritic, trainer_type: str, **hyperparameters: Any) -> Algorithm:
+    """An algorithm with constant rates that has not learnt yet."""
+    given = {"learning_rate_schedule": "constant", "buffer_size": 64, **hyperparameters}
+    model = HYPERPARAMETERS[trainer_type]
+    if "batch_size" in model.model_fields and given.get("baseline", "value") == "value":
+        given.setdefault("batch_size", 64)
+    if "beta" in model.model_fields:
+        given.setdefault("beta", 0.0)
+    settings = BehaviorSettings.model_validate(
+        {"trainer_type": trainer_type, "hyperparameters": given, "max_steps": MAX_STEPS}
+    )
+    gamma = torch.full((policy.value_head.out_features,), 0.99)
+    return build_algorithm(settings, policy, gamma, torch.Generator().manual_seed(1))
 
 
 def new_ppo(policy: ActorCritic, **hyperparameters: Any) -> PPO:

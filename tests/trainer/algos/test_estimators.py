@@ -13,7 +13,10 @@ from trainer.algos.estimators import (
     discounted_suffix_sums,
     explained_variance,
     gae,
+    monte_carlo_returns,
+    n_step_returns,
     normalized,
+    whole_returns,
 )
 
 
@@ -224,3 +227,42 @@ def test_normalized_has_mean_zero_and_population_deviation_one() -> None:
 @pytest.mark.parametrize("rows", [1, 64])
 def test_normalized_equal_advantages_are_zero(rows: int) -> None:
     assert normalized(torch.full((rows,), 0.25)).eq(0.0).all()
+
+
+def test_n_steps_sum_rewards_and_then_ask_the_critic() -> None:
+    returns = [
+        n_step_returns(
+            rewards=column(1, 0, 2, 7),
+            next_values=column(0.25, 4, 8, 16),
+            segment_end=ends_of([3, 1]),
+            gamma=torch.tensor([0.5]),
+            num_steps=steps,
+        )[:, 0].tolist()
+        for steps in (1, 2, 3, 100)
+    ]
+    assert returns[0] == [1.125, 2.0, 6.0, 15.0]  # 1 + 0.25/2; 0 + 4/2; 2 + 8/2; 7 + 16/2
+    assert returns[1] == [2.0, 3.0, 6.0, 15.0]  # 1 + 0 + 4/4; 0 + 2/2 + 8/4; no further
+    assert returns[2] == returns[3] == [2.5, 3.0, 6.0, 15.0]  # 1 + 0 + 2/4 + 8/8
+
+
+@pytest.mark.parametrize("lengths", [[1], [5, 1, 7], [1, 1, 1], [20]])
+def test_many_steps_are_generalised_advantages_with_lambda_one(lengths: list[int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = sum(lengths)
+    rewards, values, next_values = torch.randn((3, rows, 2), generator=generator)
+    ends, gamma = ends_of(lengths), torch.tensor([0.9, 0.5])
+    next_values[:-1] = torch.where(ends[:-1, None], next_values[:-1], values[1:])
+    _, expected = gae(rewards, values, next_values, ends, gamma, 1.0)
+    found = n_step_returns(rewards, next_values, ends, gamma, rows)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_monte_carlo_returns_sum_to_the_end_and_take_no_notice_of_values_on_the_way() -> None:
+    to_go = monte_carlo_returns(
+        rewards=column(1, 0, 2, 7),
+        next_values=column(99, 99, 8, 0),
+        segment_end=ends_of([3, 1]),
+        gamma=torch.tensor([0.5]),
+    )
+    assert to_go[:, 0].tolist() == [2.5, 3.0, 6.0, 7.0]  # 1 + 0 + 2/4 + 8/8; ...; nothing follows
+    assert whole_returns(to_go, ends_of([3, 1]))[:, 0].tolist() == [2.5, 2.5, 2.5, 7.0]

@@ -335,6 +335,7 @@ def test_statistics_are_scalars_without_a_graph() -> None:
     for tag, value in update.statistics.items():
         assert value.shape == (), tag
         assert not value.requires_grad, tag
+    assert update.mean_values is not None
     assert update.mean_values.shape == (2,)
 
 

@@ -213,7 +213,8 @@ def failing_at(number: int, error: BaseException) -> Callable[[PPO, Rollout, int
         done = update(self, rollout, step)
         if count == number:
             with torch.no_grad():
-                self.parameters.vector.fill_(123.0)
+                for weights in self.policy.parameters():
+                    weights.fill_(123.0)
             raise error
         return done
 
@@ -289,7 +290,7 @@ def test_learning_that_diverges_twice_ends_with_the_good_weights(
         done = update(self, rollout, step)
         if count in (4, 8):
             with torch.no_grad():
-                self.parameters.vector[0] = float("nan")
+                self.policy.value_head.bias[0] = float("nan")
         return done
 
     monkeypatch.setattr(PPO, "update", broken)

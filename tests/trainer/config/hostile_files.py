@@ -82,6 +82,38 @@ HOSTILE: dict[str, str] = {
     "very long value": f"behaviors: {{A: {{max_steps: {'x' * 500}}}}}\n",
     "arguments in one text": "behaviors: {A: {}}\nenv_settings: {env_path: g, env_args: -a -b}\n",
     "run id that leaves the results": "behaviors: {A: {}}\ncheckpoint_settings: {run_id: ../x}\n",
+    # trainer types
+    "key of another trainer": (
+        "behaviors: {A: {trainer_type: a2c, hyperparameters: {epsilon: 1}}}\n"
+    ),
+    "key of no trainer": "behaviors: {A: {trainer_type: trpo, hyperparameters: {max_k1: 1}}}\n",
+    "shared critic of trpo": (
+        "behaviors: {A: {trainer_type: trpo, hyperparameters: {shared_critic: true}}}\n"
+    ),
+    "two ways to look ahead": (
+        "behaviors: {A: {trainer_type: a2c, hyperparameters: {n_steps: 5, lambd: 0.9}}}\n"
+    ),
+    "error of one step that looks further": (
+        "behaviors: {A: {trainer_type: a2c, "
+        "hyperparameters: {critic_target: td_error, n_steps: 5}}}\n"
+    ),
+    "rule for a weight that stays": (
+        "behaviors: {A: {trainer_type: ppo_kl, hyperparameters: {kl_mode: fixed, kl_alpha: 3, "
+        "kl_target: 0.1}}}\n"
+    ),
+    "weight that no factor raises": (
+        "behaviors: {A: {trainer_type: ppo_kl, hyperparameters: {kl_coefficient: 0}}}\n"
+    ),
+    "critic that nobody asks": (
+        "behaviors: {A: {trainer_type: reinforce, "
+        "hyperparameters: {baseline: none, num_value_epoch: 9, normalize_advantages: true}}}\n"
+    ),
+    "bound that is not there": (
+        "behaviors: {A: {trainer_type: ppo, hyperparameters: {past_target_kl: freeze_policy}}}\n"
+    ),
+    "misspelt word of a trainer": (
+        "behaviors: {A: {trainer_type: a2c, hyperparameters: {optimizer: rmsprob}}}\n"
+    ),
     # contradictions
     "batch larger than buffer": """
         behaviors:

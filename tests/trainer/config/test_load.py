@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 from trainer.config.document import parse_document
 from trainer.config.errors import ConfigError
 from trainer.config.flags import parse_train
+from trainer.config.hyperparameters import (
+    HYPERPARAMETERS,
+    A2CHyperparameters,
+    PPOHyperparameters,
+    TRPOHyperparameters,
+)
 from trainer.config.load import load_run, resolve
 from trainer.config.settings import BehaviorSettings, MemorySettings, RunSettings
 from trainer.config.write import dump
@@ -142,6 +148,7 @@ def test_expanded_default_schedules_do_not_follow_a_behaviours_learning_rate() -
         """
     )
     found = settings.behaviors["A"].hyperparameters
+    assert isinstance(found, PPOHyperparameters)
     assert found.learning_rate_schedule == "constant"
     assert (found.beta_schedule, found.epsilon_schedule) == ("linear", "linear")
 
@@ -202,7 +209,7 @@ def test_section_without_lines_counts_as_absent() -> None:
 
 def test_lambda_is_read_as_lambd_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
     text = "behaviors: {A: {trainer_type: ppo, hyperparameters: {lambda: 0.5}}}"
-    assert load_text(text).behaviors["A"].hyperparameters.lambd == 0.5
+    assert load_text(text).behaviors["A"].hyperparameters == PPOHyperparameters(lambd=0.5)
     assert "run.yaml:1:54: behaviors.A.hyperparameters.lambda read as" in caplog.text
 
 
@@ -337,7 +344,9 @@ debug: false
 """
     )
     assert settings.env_settings.base_port is None  # the Editor dials 5004
-    assert settings.behaviors["3DBall"].hyperparameters.lambd == 0.99
+    ball = settings.behaviors["3DBall"].hyperparameters
+    assert isinstance(ball, PPOHyperparameters)
+    assert ball.lambd == 0.99
 
 
 @pytest.mark.parametrize(
@@ -497,3 +506,41 @@ def test_written_settings_load_again_to_equal_ones(
         }
     )
     assert load_text(dump(settings)) == settings
+
+
+def test_trainer_type_of_the_defaults_says_what_hyperparameters_mean() -> None:
+    settings = load_text(
+        """
+        default_settings: {trainer_type: a2c, hyperparameters: {n_steps: 5}}
+        behaviors:
+          A: {hyperparameters: {critic_target: q}}
+          B: {trainer_type: trpo, hyperparameters: {max_kl: 0.02}}
+          C: {trainer_type: ppo}
+        """
+    )
+    found = {name: behavior.hyperparameters for name, behavior in settings.behaviors.items()}
+    assert found["A"] == A2CHyperparameters(n_steps=5, critic_target="q")
+    # Hyperparameters of the defaults are for a2c.
+    assert found["B"] == TRPOHyperparameters(max_kl=0.02)
+    assert found["C"] == PPOHyperparameters()
+    assert settings.for_behavior("D").hyperparameters == A2CHyperparameters(n_steps=5)
+
+
+def test_every_trainer_type_comes_back_from_what_a_run_writes() -> None:
+    for name in HYPERPARAMETERS:
+        settings = BehaviorSettings.model_validate(
+            {"trainer_type": name, "hyperparameters": {"buffer_size": 2000}}
+        )
+        assert isinstance(settings.hyperparameters, HYPERPARAMETERS[name])
+        assert BehaviorSettings.model_validate_json(settings.model_dump_json()) == settings
+        assert BehaviorSettings.model_validate(settings.model_dump()) == settings
+
+
+def test_a_file_of_common_keys_serves_every_trainer_type() -> None:
+    for name in HYPERPARAMETERS:
+        text = (
+            f"behaviors: {{A: {{trainer_type: {name}, hyperparameters: {{buffer_size: 2000, "
+            "learning_rate: 1e-3, learning_rate_schedule: constant, max_grad_norm: 1}}}"
+        )
+        found = load_text(text).behaviors["A"].hyperparameters
+        assert (found.buffer_size, found.learning_rate, found.max_grad_norm) == (2000, 1e-3, 1.0)

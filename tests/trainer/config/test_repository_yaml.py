@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.config.load import load_run
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +23,7 @@ def test_settings_file_of_the_repository_loads(
 def test_unity_walker_is_the_one_of_the_issue() -> None:
     walker = load_run(ROOT / "configs/unity/Walker.yaml").behaviors["Walker"]
     ppo, network = walker.hyperparameters, walker.network_settings
+    assert isinstance(ppo, PPOHyperparameters)
     assert (ppo.batch_size, ppo.buffer_size, ppo.num_epoch) == (2048, 20480, 3)
     assert (ppo.learning_rate, ppo.beta, ppo.epsilon, ppo.lambd) == (0.0003, 0.005, 0.2, 0.95)
     assert (network.normalize, network.hidden_units, network.num_layers) == (True, 512, 3)

@@ -172,7 +172,7 @@ BOUNDS: list[tuple[type[Any], str, object, object]] = [
     (MemorySettings, "sequence_length", 1, 0),
     (RewardSignalSettings, "gamma", 0, -0.1),
     (RewardSignalSettings, "strength", -1, "strong"),
-    (BehaviorSettings, "trainer_type", "ppo", "a2c"),
+    (BehaviorSettings, "trainer_type", "a2c", "a3c"),
     (BehaviorSettings, "max_steps", "5e5", 2.5),
     (BehaviorSettings, "max_steps", 1, True),
     (BehaviorSettings, "threaded", False, True),

@@ -86,10 +86,10 @@ def test_samplers_of_a_randomised_scene_are_read() -> None:
 def test_old_files_say_what_they_always_said() -> None:
     settings = load("trainer_config_016")
     ball, jump = settings.behaviors["3DBall"], settings.behaviors["WallJump"]
-    assert (ball.hyperparameters.batch_size, ball.hyperparameters.buffer_size) == (64, 12000)
+    assert (ball.hyperparameters.minibatch_size, ball.hyperparameters.buffer_size) == (64, 12000)
     assert (ball.network_settings.normalize, ball.network_settings.hidden_units) == (True, 128)
     assert (jump.max_steps, jump.network_settings.hidden_units) == (20_000_000, 256)
-    assert jump.hyperparameters.batch_size == 1024
+    assert jump.hyperparameters.minibatch_size == 1024
     mass = load("randomize_018").environment_parameters["mass"]
     assert isinstance(mass, UniformSampler)
     assert (mass.sampler_parameters.min_value, mass.sampler_parameters.max_value) == (0.5, 10)

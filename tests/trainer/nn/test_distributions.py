@@ -9,9 +9,12 @@ from pytest import approx
 from torch import Tensor
 
 from trainer.nn.distributions import (
+    Distribution,
     categorical_entropy,
+    categorical_kl,
     categorical_log_probs,
     gaussian_entropy,
+    gaussian_kl,
     gaussian_log_probs,
     masked_log_softmax,
     sample_categorical,
@@ -171,3 +174,87 @@ def test_log_prob_is_of_the_action_of_its_own_row_and_branch() -> None:
         [-100.0, -1102.0],
         [-201.0, -1200.0],
     ]
+
+
+def kl_by_torch(old: Any, new: Any) -> Tensor:
+    found: Tensor = torch.distributions.kl_divergence(old, new)
+    return found
+
+
+def some_distribution(seed: int) -> Distribution:
+    generator = seeded(seed)
+    mask = torch.tensor([[True, True, False, True, True]]).expand(20, -1)
+    return Distribution(
+        torch.randn((20, 3), generator=generator),
+        torch.tensor([-2.0, 0.0, 1.5]) / (1 + seed),
+        tuple(masked_log_softmax(torch.randn((20, 5), generator=generator), mask, (3, 2))),
+    )
+
+
+@pytest.mark.parametrize("is_per_row", [False, True])
+def test_divergence_of_gaussians_agrees_with_torch_distributions(is_per_row: bool) -> None:
+    generator = seeded()
+    means = torch.randn((2, 50, 3), generator=generator)
+    log_stds = torch.randn((2, 50, 3) if is_per_row else (2, 3), generator=generator)
+    normal: Any = torch.distributions.Normal
+    expected = kl_by_torch(*map(normal, means, log_stds.exp()))
+    found = gaussian_kl(means[0], log_stds[0], means[1], log_stds[1])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_of_choices_agrees_with_torch_distributions() -> None:
+    logits = torch.randn((2, 40, 5), generator=seeded())
+    mask = torch.tensor([[True, True, False, True, True]]).expand(40, -1)
+    old, new = (masked_log_softmax(each, mask, (3, 2)) for each in logits)
+    # among the allowed: torch's own divergence has no answer to minus infinity
+    references = [
+        [
+            torch.distributions.Categorical(logits=each[:, part])
+            for part in (slice(0, 2), slice(3, 5))
+        ]
+        for each in logits
+    ]
+    expected = [kl_by_torch(*pair) for pair in zip(*references, strict=True)]
+    torch.testing.assert_close(
+        categorical_kl(old, new), torch.stack(expected, dim=1), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_divergence_of_hardly_different_gaussians_is_not_lost_in_rounding() -> None:
+    zero, step = torch.zeros(1, 1), torch.full((1, 1), 1e-5)
+    # d^2 / 2 for a mean; d^2 for a log deviation
+    assert gaussian_kl(zero, zero, step, zero).item() == approx(5e-11, rel=1e-3)
+    assert gaussian_kl(zero, zero, zero, step).item() == approx(1e-10, rel=0.05)
+
+
+def test_divergence_of_a_whole_action_is_the_sum_over_its_parts() -> None:
+    old, new = some_distribution(0), some_distribution(1)
+    assert old.mean is not None
+    assert old.log_std is not None
+    assert new.mean is not None
+    assert new.log_std is not None
+    gaussians = gaussian_kl(old.mean, old.log_std, new.mean, new.log_std).sum(dim=1)
+    choices = categorical_kl(old.branches, new.branches).sum(dim=1)
+    torch.testing.assert_close(new.kl_from(old), gaussians + choices)
+    assert old.kl_from(old).abs().max() == 0.0
+
+
+@pytest.mark.parametrize("has_mean", [True, False])
+@pytest.mark.parametrize("has_branches", [True, False])
+def test_distribution_comes_back_from_its_columns(has_mean: bool, has_branches: bool) -> None:
+    if not (has_mean or has_branches):
+        return
+    full = some_distribution(0)
+    given = Distribution(
+        full.mean if has_mean else None,
+        full.log_std if has_mean else None,
+        full.branches if has_branches else (),
+    )
+    back = Distribution.of_columns(
+        given.columns(), 3 if has_mean else 0, (3, 2) if has_branches else ()
+    )
+    continuous = torch.randn((20, 3 if has_mean else 0), generator=seeded(5))
+    discrete = torch.ones((20, 2 if has_branches else 0), dtype=torch.int64)
+    assert torch.equal(back.log_probs(continuous, discrete), given.log_probs(continuous, discrete))
+    assert torch.equal(back.entropies(), given.entropies().expand_as(back.entropies()))
+    assert back.kl_from(given).abs().max() == 0.0

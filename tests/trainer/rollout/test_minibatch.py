@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from trainer.nn.memory import Sequences
 from trainer.rollout.minibatch import Minibatch
 
 
@@ -85,3 +87,27 @@ def test_order_comes_from_the_generator_alone_and_is_new_each_epoch() -> None:
     torch.manual_seed(3)
     assert rows_of(whole(20).shuffled(5, other)) == first
     assert rows_of(whole(20).shuffled(5, one)) != first
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 12, 100])
+def test_pieces_are_all_rows_in_order_with_what_belongs_to_them(size: int) -> None:
+    pieces = list(whole(12).in_pieces(size))
+    assert [row for piece in rows_of(iter(pieces)) for row in piece] == list(range(12))
+    assert max(len(piece) for piece in pieces) == min(size, 12)
+    for piece in pieces:
+        rows = piece.inputs[0][:, 0]
+        assert torch.equal(piece.inputs[1][:, 0, 0, 0], 100 + rows)
+        assert torch.equal(piece.advantages, 5000 + rows)
+        assert torch.equal(piece.returns[:, 1], 6000 + rows)
+        assert piece.action_mask is not None
+        assert torch.equal(piece.action_mask[:, 0], rows % 2 == 0)
+
+
+def test_pieces_of_sequences_never_cut_one() -> None:
+    starts = torch.tensor([0, 3, 4, 9, 12])
+    sequences = Sequences(starts, 10.0 * torch.arange(4).unsqueeze(1), 5)
+    pieces = list(replace(whole(12), sequences=sequences).in_pieces(10))
+    assert rows_of(iter(pieces)) == [list(range(4)), list(range(4, 12))]
+    found = [piece.sequences for piece in pieces]
+    assert [each.starts.tolist() for each in found if each] == [[0, 3, 4], [0, 5, 8]]
+    assert [each.memory[:, 0].tolist() for each in found if each] == [[0, 10], [20, 30]]

@@ -6,9 +6,20 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from crowd import Seen, Segment, decide, end, lanes_of, new_log, taken, terminals, vector_spec
+from crowd import (
+    Seen,
+    Segment,
+    decide,
+    end,
+    lanes_of,
+    new_log,
+    segments_of,
+    taken,
+    terminals,
+    vector_spec,
+)
 
-from trainer.rollout.segments import take
+from trainer.rollout.segments import finished_segments, take
 from trainer.rollout.steplog import StepLog
 
 
@@ -133,16 +144,22 @@ class Storm:
         for one in lost:
             del self.living[one.lane]
 
-    def expected(self, time_horizon: int) -> set[Segment]:
-        """Cuts each agent's own list, and starts a new account."""
+    def expected(self, time_horizon: int, whole_episodes: bool = False) -> set[Segment]:
+        """Cuts each agent's own list, and starts a new account; may keep who goes on."""
         found = set()
+        goes_on = {one.agent for one in self.living.values()} if whole_episodes else set()
+        kept = {}
         for agent, steps in self.complete.items():
+            if agent in goes_on:
+                tail = len(steps) - len(steps) % time_horizon
+                kept[agent], steps = steps[tail:], steps[:tail]
             for at in range(0, len(steps), time_horizon):
                 part = steps[at : at + time_horizon]
                 is_last = at + time_horizon >= len(steps)
                 follows = None if is_last and agent in self.ended else 100.0 * agent + part[-1] + 1
                 found.add(Segment(tuple(100.0 * agent + step for step in part), follows))
         self.complete.clear()
+        self.complete.update(kept)
         return found
 
 
@@ -164,6 +181,31 @@ def test_random_crowd_gives_the_segments_of_each_agents_own_diary(
             assert sum(len(segment.obs) for segment in found) == num_complete
             rollouts += 1
     assert rollouts > 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("time_horizon", [1, 4, 1000])
+def test_decisions_of_an_episode_that_goes_on_wait_for_its_end(
+    seed: int, time_horizon: int
+) -> None:
+    storm = Storm(StepLog(vector_spec(), 8), random.Random(seed), 9, random.Random(seed))
+    kept = []
+    for _ in range(200):
+        storm.tick()
+        if storm.chance.random() < 0.15:
+            expected = storm.expected(time_horizon, whole_episodes=True)
+            assert len(finished_segments(storm.log, time_horizon).starts) - 1 == len(expected)
+            if not expected:
+                continue
+            rollout = take(storm.log, time_horizon, torch.device("cpu"), whole_episodes=True)
+            found = segments_of(*rollout)
+            assert set(found) == expected
+            assert len(found) == len(expected)
+            left = sum(len(steps) for steps in storm.complete.values())
+            assert storm.log.num_complete == storm.log.num_kept == left
+            kept.append(left)
+    assert len(kept) > 3
+    assert max(kept) > 3 or time_horizon == 1
 
 
 @pytest.mark.parametrize("order_seed", [1, 2, 3])

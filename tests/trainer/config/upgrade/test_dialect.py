@@ -9,6 +9,7 @@ import pytest
 
 from trainer.config.document import parse_document
 from trainer.config.errors import ConfigError
+from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.config.load import resolve
 from trainer.config.settings import RunSettings
 from trainer.config.upgrade.dialect import upgraded
@@ -247,6 +248,7 @@ def test_schedules_of_an_old_behaviour_follow_its_learning_rate_as_they_did() ->
         A: {learning_rate_schedule: constant}
         """
     found = load(text).behaviors["A"].hyperparameters
+    assert isinstance(found, PPOHyperparameters)
     assert (found.beta_schedule, found.epsilon_schedule) == ("constant", "constant")
 
 
