@@ -80,14 +80,13 @@ class Behavior:
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
         gamma = torch.tensor([signal.gamma for signal in self.rewards], device=device)  # (R,)
-        chance = torch.Generator().manual_seed(seed + 1)
-        self.algorithm = build_algorithm(settings, self.policy, gamma, chance)
+        minibatches = torch.Generator().manual_seed(seed + 1)
+        self.algorithm = build_algorithm(settings, self.policy, gamma, minibatches)
         self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
         self.episodes = EpisodeTracker()
-        self.step = 0
-        self.num_updates = 0
+        self.step = self.num_updates = 0
         self._summarised_step = 0  # of the last summary
         if state is not None:
             self.load_state_dict(state)

@@ -210,13 +210,7 @@ def adopt(
         raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     policy.load_state_dict(weights)
 
-    moments: dict[str, Tensor] | str
-    if not isinstance(settings.hyperparameters, PPOHyperparameters):
-        moments = f"it is PPO's, and trainer_type is {settings.trainer_type}"
-    elif settings.hyperparameters.critic_learning_rate is not None:
-        moments = "it is for actor and critic together, and critic_learning_rate parts them"
-    else:
-        moments = _moments(checkpoint, policy, sources)
+    moments = _moments(checkpoint, policy, sources, settings)
     state: State = {
         "behavior": behavior,
         "spec": spec_to_state(spec),
@@ -347,12 +341,19 @@ def _look_for_more(
 
 
 def _moments(
-    checkpoint: MlagentsCheckpoint, policy: ActorCritic, sources: Mapping[str, Source]
+    checkpoint: MlagentsCheckpoint,
+    policy: ActorCritic,
+    sources: Mapping[str, Source],
+    settings: BehaviorSettings,
 ) -> dict[str, Tensor] | str:
     """Gives Adam's state for our one flat vector of parameters, or why it cannot be had.
 
     ML-Agents' Adam counts the parameters of the actor, then those of a critic of its own.
     """
+    if not isinstance(settings.hyperparameters, PPOHyperparameters):
+        return f"it is PPO's, and trainer_type is {settings.trainer_type}"
+    if settings.hyperparameters.critic_learning_rate is not None:
+        return "it is for actor and critic together, and critic_learning_rate parts them"
     adam = checkpoint.modules.get(ADAM)
     if not isinstance(adam, dict) or not adam.get("param_groups"):
         return f"the checkpoint has no '{ADAM}'"
