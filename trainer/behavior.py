@@ -89,8 +89,7 @@ class Behavior:
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
         self.episodes = EpisodeTracker()
-        self.step = 0
-        self.num_updates = 0
+        self.step = self.num_updates = 0
         self._summarised_step = 0  # of the last summary
         if state is not None:
             # What another run met with does not slow this one down.

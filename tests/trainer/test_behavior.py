@@ -196,6 +196,17 @@ def test_reinforce_waits_for_the_end_of_episodes(make: Make) -> None:
     assert behavior.log.num_rows == 0
 
 
+def test_size_of_rewards_outlives_the_process(make: Make) -> None:
+    changes = {"reward_signals": {"extrinsic": {"normalize": True, "clip": 5}}}
+    behavior = make(**changes)
+    play(behavior, 4)
+    behavior.learn()
+    (saved,) = behavior.rewards
+    (resumed,) = make(state=behavior.state_dict(), seed=9, **changes).rewards
+    assert saved.scale is not None
+    assert saved.state_dict() == resumed.state_dict() != make(**changes).rewards[0].state_dict()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
