@@ -11,7 +11,18 @@ from trainer_process import Trainer, checkpoint, run_events, tiny_build, tiny_ya
 
 from trainer.control_client import COMMAND_WAIT_S, read_address
 
-WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--num-envs", 2, "--run-id", "run", "--control")
+WORDS = (
+    "settings.yaml",
+    "--env",
+    "tiny.x86_64",
+    "--num-envs",
+    2,
+    "--run-id",
+    "run",
+    "--timeout-wait",
+    6,
+    "--control",
+)
 RUN = ("--run-id", "run")
 
 
@@ -37,9 +48,10 @@ def test_running_run_is_asked_paused_changed_saved_and_stopped(
 
         assert "is paused" in answered("pause", *RUN, cwd=tmp_path)
         assert "is paused already" in refused("pause", *RUN, cwd=tmp_path)
-        time.sleep(1.5)  # three of the loop's waits: what was under way has arrived
+        # Longer than --timeout-wait in all; half of it for what was under way to arrive.
+        time.sleep(3.5)
         stood = step_of(run)
-        time.sleep(1.5)
+        time.sleep(3.5)
         assert step_of(run) == stood
         assert "paused   elapsed" in answered("status", *RUN, cwd=tmp_path)
         assert "goes on" in answered("continue", *RUN, cwd=tmp_path)
@@ -62,12 +74,12 @@ def test_running_run_is_asked_paused_changed_saved_and_stopped(
         assert trainer.wait() == 0
         last = trainer.output.splitlines()[-1]
         assert last == "[INFO] Run 'run' ended: stopped by `ppo-train stop`."
-        assert "simulator" not in trainer.output.partition("is paused")[2].partition("goes on")[0]
 
     assert not (run / "run_logs" / "control.json").exists()
     assert "it is not running" in refused("status", *RUN, cwd=tmp_path)
     assert "There are: run." in refused("status", "--run-id", "rnu", cwd=tmp_path)
     events = run_events(run)
+    assert "simulator_lost" not in {event["event"] for event in events}
     told = [event["event"] for event in events]
     assert [word for word in told if word in ("pause", "continue", "stop")] == [
         "pause",
@@ -90,4 +102,4 @@ def test_running_run_is_asked_paused_changed_saved_and_stopped(
     assert summaries[-1]["values"]["Policy/Learning Rate"] == 0.001
     settings = json.loads(checkpoint(run, "1D")["settings"])
     assert settings["hyperparameters"]["learning_rate"] == 0.001
-    assert run_events(run)[-1]["reason"] in last + "."
+    assert run_events(run)[-1]["reason"] in last
