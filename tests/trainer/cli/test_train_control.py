@@ -103,3 +103,17 @@ def test_running_run_is_asked_paused_changed_saved_and_stopped(
     settings = json.loads(checkpoint(run, "1D")["settings"])
     assert settings["hyperparameters"]["learning_rate"] == 0.001
     assert run_events(run)[-1]["reason"] in last
+
+
+def test_wall_time_ends_the_run_saved(tmp_path: Path) -> None:
+    tiny_build(tmp_path, "--actions", "1,0")
+    path = tiny_yaml(tmp_path, max_steps=1_000_000)
+    path.write_text(path.read_text() + "stop: {wall_time_s: 4}\n")
+    with Trainer(*WORDS[:-1], cwd=tmp_path) as trainer:
+        assert trainer.wait() == 0
+        last = trainer.output.splitlines()[-1]
+    assert last == "[INFO] Run 'run' ended: stop.wall_time_s 4 is over."
+    run = tmp_path / "results" / "run"
+    assert run_events(run)[-1]["reason"] == "stop.wall_time_s 4 is over"
+    assert (run / "1D.onnx").is_file()
+    assert not (run / "run_logs" / "control.json").exists()  # nobody asked for it
