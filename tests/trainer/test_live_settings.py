@@ -5,7 +5,7 @@ import pytest
 from trainer.config.behavior_settings import BehaviorSettings
 from trainer.config.errors import ConfigError
 from trainer.control_client import CommandError
-from trainer.live_settings import changed, noted, with_changes
+from trainer.live_settings import Changes, changed, noted, with_changes
 
 FILE = BehaviorSettings(max_steps=1000)
 
@@ -43,7 +43,10 @@ def test_second_change_remembers_what_the_file_said() -> None:
 
 
 def test_change_holds_until_the_file_says_something_else() -> None:
-    changes = {"max_steps": {"file": 1000, "now": 3000}, "beta": {"file": 5e-3, "now": 0.0}}
+    changes: Changes = {
+        "max_steps": {"file": 1000, "now": 3000},
+        "beta": {"file": 5e-3, "now": 0.0},
+    }
     settings, kept = with_changes("Crab", FILE, changes)
     assert (settings.max_steps, settings.hyperparameters.beta) == (3000, 0.0)
     assert kept == changes
