@@ -134,6 +134,11 @@ class Fleet:
         """How many simulators have not been given up."""
         return sum(simulator.state is not State.LOST for simulator in self._simulators)
 
+    @property
+    def num_restarts(self) -> int:
+        """How often simulators were started again after a loss."""
+        return sum(simulator.num_restarts for simulator in self._simulators)
+
     def start(self) -> None:
         """Listens, launches, and returns without waiting for the simulators; once only.
 

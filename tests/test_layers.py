@@ -24,6 +24,10 @@ LAYERS = {
     "envs.errors": 0,
     "trainer.cli": 5,
     "trainer.run": 5,
+    "trainer.commands": 5,
+    "trainer.control": 5,
+    "trainer.control_server": 5,
+    "trainer.control_metrics": 5,
     "trainer.run_start": 5,
     "trainer.run_storage": 5,
     "trainer.run_moment": 5,
@@ -37,6 +41,8 @@ LAYERS = {
     "trainer.stopping": 5,
     "trainer.behavior": 4,
     "trainer.divergence": 4,
+    "trainer.live_settings": 4,
+    "trainer.stop_conditions": 4,
     "trainer.actor": 4,
     "trainer.compiled_policy": 4,
     "trainer.checkpoint": 4,
@@ -63,6 +69,7 @@ LAYERS = {
     "trainer.atomic_file": 0,
     "trainer.event_log": 0,
     "trainer.run_lock": 0,
+    "trainer.control_client": 0,
     "trainer.config": 0,
     "trainer.schedules": 0,
 }
@@ -82,6 +89,7 @@ THIRD_PARTY = {
     ],
     "onnxruntime": ["trainer.onnx_policy"],
     "PIL": ["envs.bridge.images"],
+    "prometheus_client": ["trainer.control_metrics"],
     "rich": ["trainer.cli", "trainer.run"],
 }
 TORCH_FREE = ("envs", "trainer.config", "trainer.schedules")
@@ -160,6 +168,8 @@ def test_algorithm_files_never_import_each_other() -> None:
         ("envs.fleet", ["torch"]),
         ("envs.gym.agent", ["torch"]),
         ("trainer.config.load", ["torch", "numpy"]),
+        ("trainer.cli.live", ["torch", "numpy"]),
+        ("trainer.cli.set_values", ["torch", "numpy"]),
         ("trainer.schedules", ["torch", "numpy"]),
     ],
 )

@@ -21,6 +21,7 @@ from trainer.algos.registry import build_algorithm
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
+from trainer.live_settings import Changes, in_words, noted, with_changes
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
@@ -28,6 +29,7 @@ from trainer.rollout.rollout import Rollout
 from trainer.rollout.segments import finished_segments, take
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
+from trainer.stop_conditions import StopConditions
 
 LEARNING_RATES = ("learning_rate", "critic_learning_rate")
 
@@ -75,6 +77,11 @@ class Behavior:
         """
         self.name = name
         self.spec = spec
+        self.live_changes: Changes = {}  # by `ppo-train set`, also before a resume
+        if state is not None and is_training and not starts_at_zero:
+            saved_changes = state.get("live_changes", {})
+            assert isinstance(saved_changes, dict)
+            settings, self.live_changes = with_changes(name, settings, saved_changes)
         self.settings = settings
         self.folder = folder
         self.device = device
@@ -89,6 +96,7 @@ class Behavior:
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
         self.episodes = EpisodeTracker()
+        self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
         self._summarised_step = 0  # of the last summary
         if state is not None:
@@ -99,6 +107,7 @@ class Behavior:
             if starts_at_zero:
                 self.step = self.num_updates = self._summarised_step = 0
                 self.episodes = EpisodeTracker()  # the returns were another run's
+                self.stop_conditions = StopConditions(settings.stop)
         goes_on = is_training and state is not None and not starts_at_zero
         # Acting alone leaves the curves of training as they are.
         events = folder if is_training else folder / "inference"
@@ -258,6 +267,24 @@ class Behavior:
             torch.Generator().manual_seed(seed),
         )
 
+    def change_settings(self, settings: BehaviorSettings) -> None:
+        """Goes on with other numbers of `SETTABLE`; schedules start from the new ones.
+
+        A learning rate that was lowered after a divergence is the new one, whole, from now on.
+        """
+        old, self.settings = self.settings, settings
+        self.live_changes = noted(self.live_changes, old, settings)
+        if settings.hyperparameters.learning_rate != old.hyperparameters.learning_rate:
+            self.learning_rate_factor = 1.0
+        learnt = self.algorithm.state_dict()
+        self.algorithm = self._new_algorithm(0)  # its generator is restored
+        self.algorithm.load_state_dict(learnt)
+        shown = max(self.step, self._summarised_step)
+        self._next_summary = _next_multiple(shown, settings.summary_freq)
+        if settings.checkpoint_interval != old.checkpoint_interval:  # with even_checkpoints
+            self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
+        self.metrics.write_settings(settings, self.step)
+
     def _take_back(self, before: Before, rollout: Rollout, update: Update, what: str) -> Divergence:
         """Restores what was good, keeps the rollout in a file, and lowers the learning rate once.
 
@@ -302,6 +329,7 @@ class Behavior:
             step = self._next_summary
             self._next_summary += self.settings.summary_freq
         self._summarised_step = step
+        self.stop_conditions.observe(step, self.episodes.recent_returns)
         returns, lengths = self.episodes.take_finished()
         self.metrics.add_episodes(returns, lengths)
         if len(returns):
@@ -340,6 +368,8 @@ class Behavior:
             "num_updates": self.num_updates,
             "learning_rate_factor": self.learning_rate_factor,
             "summarised_step": self._summarised_step,
+            "live_changes": self.live_changes,
+            "stop_conditions": self.stop_conditions.state_dict(),
             "policy": {key: value.clone() for key, value in self.policy.state_dict().items()},
             "algorithm": self.algorithm.state_dict(),
             "rewards": [signal.state_dict() for signal in self.rewards],
@@ -375,6 +405,10 @@ class Behavior:
         summarised = state.get("summarised_step", 0)
         assert isinstance(summarised, int)
         self._summarised_step = summarised
+        if "stop_conditions" in state:  # checkpoints of before have none
+            conditions = state["stop_conditions"]
+            assert isinstance(conditions, dict)
+            self.stop_conditions.load_state_dict(conditions)
         for name in ("recent_returns", "recent_lengths"):
             values = state[name]
             assert isinstance(values, list)
@@ -393,7 +427,9 @@ class Behavior:
         start = f"Starting training from step 0 and saving to {self.folder}."
         if self.step:
             start = f"Resuming training from step {self.step}."
+        changes = in_words(self.live_changes)
         return [
+            *([f"Kept from `ppo-train set`: {changes}."] if changes else []),
             f"Behavior {self.name}: {describe(self.spec)}; {parameters:,} parameters on "
             f"{self.device}; step log {self.log.num_bytes / 1e6:.0f} MB.",
             f"Hyperparameters for behavior name {self.name}:\n"

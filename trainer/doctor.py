@@ -41,6 +41,7 @@ NEEDED = (
     "onnx",
     "onnxruntime",
     "pillow",
+    "prometheus-client",
     "rich",
 )
 TINY = (sys.executable, "-m", "envs.testing.tiny")

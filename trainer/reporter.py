@@ -44,6 +44,9 @@ class RunProgress:
     shares: Mapping[str, float]  # of the time, by part of the loop
     num_simulators: int
     last_checkpoint: str | None
+    num_restarts: int  # of simulators
+    num_checkpoints: int  # since this start
+    is_paused: bool
 
 
 class Reporter:
@@ -82,3 +85,29 @@ class Reporter:
 def shares_line(shares: Mapping[str, float]) -> str:
     """Says where the time goes, such as `simulators 61 % · inference 9 % · learning 30 %`."""
     return " · ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())
+
+
+def clock(seconds: float) -> str:
+    """Gives hours, minutes and seconds, such as 1:02:03."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}"
+
+
+def status_text(progress: RunProgress) -> str:
+    """Says how a run is doing, in a few lines."""
+    lines = []
+    for behavior in progress.behaviors:
+        reward = "no episode has ended yet"
+        if behavior.mean_reward is not None:
+            reward = f"mean reward {behavior.mean_reward:,.3f} (last 100 episodes)"
+        lines.append(f"{behavior.name}: step {behavior.step:,} of {behavior.max_steps:,}; {reward}")
+    left = "?" if progress.left_s is None else clock(progress.left_s)
+    pace = "paused" if progress.is_paused else f"{progress.steps_per_s:,.0f} steps/s"
+    lines += [
+        f"{pace}   elapsed {clock(progress.elapsed_s)}   left {left}",
+        f"simulators {progress.num_simulators}   restarts {progress.num_restarts}",
+        f"checkpoints {progress.num_checkpoints}, the last: {progress.last_checkpoint or 'none'}",
+        shares_line(progress.shares),
+    ]
+    return "\n".join(lines)

@@ -17,7 +17,9 @@ from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.behavior import Behavior, Summary, describe
+from trainer.commands import Commands
 from trainer.config.settings import RunSettings
+from trainer.control import Control
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
@@ -70,6 +72,13 @@ class Run:
         self.device = choose_device(settings.torch_settings)
         self.timers = Timers()
         self.behaviors: dict[str, Behavior] = {}
+        self.is_paused = False
+        self.stop_reason: str | None = None  # once a user has asked for the end
+        self._unsent: dict[int, dict[str, Actions]] = {}  # answers, while paused
+        chosen = settings.checkpoint_settings
+        logs = self.storage.folder.own_logs(self.is_training)
+        self.control = Control(settings.control_settings, chosen.run_id, logs)
+        self.commands = Commands(self)
         self._last_loss: str | None = None
         self._speedometer = Speedometer()
         self._next_progress_s = 0.0
@@ -82,7 +91,8 @@ class Run:
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
         try:
-            outcome = self._play()
+            with self.control:
+                outcome = self._play()
         except BaseException as error:
             told = in_words(error, self.storage.folder.path)
             with suppress(OSError):  # a disk that is full: the error itself says so
@@ -124,10 +134,12 @@ class Run:
                 code = EXIT_NO_SIMULATORS if self.behaviors else EXIT_USER_ERROR
                 outcome = Outcome(code, self._reason(error))
             except BaseException:
-                self._save_in_spite()
+                with self.control.pulse.long_part():
+                    self._save_in_spite()
                 raise
             # Simulators may take seconds to quit: they come after it.
-            self._save_all()
+            with self.control.pulse.long_part():
+                self._save_all()
         return outcome
 
     def _save_in_spite(self) -> None:
@@ -166,6 +178,11 @@ class Run:
     def _loop(self) -> Outcome:
         """THE LOOP: receive, answer, learn; nobody waits for the slowest simulator."""
         while not self.stop:
+            self.control.pulse.beat()
+            self.commands.serve()
+            if (reason := self._reason_to_end()) is not None:
+                self.reporter.info("Training ends. Please wait while the graph is generated.")
+                return Outcome(0, reason)
             with self.timers.measure(SIMULATORS):
                 arrivals = self.fleet.recv(timeout_s=POLL_S)
             self._count_bridge_time(SIMULATORS)
@@ -174,7 +191,7 @@ class Run:
             self._count_bridge_time(INFERENCE)
             for behavior in self.behaviors.values():
                 if behavior.is_ready_to_learn:
-                    with self.timers.measure(LEARNING):
+                    with self.timers.measure(LEARNING), self.control.pulse.long_part():
                         self._learn(behavior)
             # Before the checkpoint: a run that goes on from there begins with the next summary.
             self._report()
@@ -228,8 +245,20 @@ class Run:
             actions = self.behaviors[name].decide([decisions for _, _, decisions in asked])
             for (simulator, behavior_id, _), action in zip(asked, actions, strict=True):
                 answers[simulator][behavior_id] = action
-        for simulator, by_behavior in answers.items():
+        self._unsent |= answers
+        if not self.is_paused:
+            self._send()
+
+    def _send(self) -> None:
+        """Sends what was decided; while the run is paused the simulators wait for it."""
+        for simulator, by_behavior in self._unsent.items():
             self.fleet.send(simulator, by_behavior)
+        self._unsent.clear()
+
+    def go_on(self) -> None:
+        """Ends a pause."""
+        self.is_paused = False
+        self._send()
 
     def _learn(self, behavior: Behavior) -> None:
         torch.set_num_threads(self.learning_threads)
@@ -253,6 +282,20 @@ class Run:
         if not self.is_training or not self.behaviors:
             return False
         return all(behavior.is_finished for behavior in self.behaviors.values())
+
+    def _reason_to_end(self) -> str | None:
+        """Says why the run is to end before `max_steps`; None: it is not."""
+        if self.stop_reason is not None:
+            return self.stop_reason
+        limit_s = self.settings.stop.wall_time_s
+        if limit_s is not None and self.timers.elapsed_s >= limit_s:
+            return f"stop.wall_time_s {limit_s:g} is over"
+        if not self.is_training or not self.behaviors:
+            return None
+        met = [b for b in self.behaviors.values() if b.stop_conditions.reason is not None]
+        if all(b.is_finished for b in self.behaviors.values() if b not in met):
+            return "; ".join(f"{b.name}: {b.stop_conditions.reason}" for b in met) or None
+        return None
 
     # Behaviours come and go with the simulators.
 
@@ -301,6 +344,7 @@ class Run:
             export(behavior.policy, behavior.spec, Path(folder) / "trial.onnx")
 
     def _forget(self, loss: SimulatorLoss) -> None:
+        self._unsent.pop(loss.simulator, None)
         self._last_loss = str(loss.error)
         self.reporter.warning(self._last_loss)
         self.storage.tell(
@@ -338,7 +382,7 @@ class Run:
         due = [behavior for behavior in behaviors if self.storage.schedule.is_due(behavior)]
         if not due:
             return
-        with self.timers.measure(SAVING):
+        with self.timers.measure(SAVING), self.control.pulse.long_part():
             # Reproducible: one moment for all, at which simulators and step logs are empty.
             self.storage.save(behaviors if self.lockstep else due)
             if self.lockstep:
@@ -353,6 +397,7 @@ class Run:
         return self.seed if not self.settings.reproducible else (self.seed + total_steps) % 2**31
 
     def _relaunch(self) -> None:
+        self._unsent.clear()
         saved_steps = sum(behavior.saved_step for behavior in self.behaviors.values())
         for name, lanes in self.fleet.relaunch(self._simulator_seed(saved_steps)).items():
             self.behaviors[name].begin_anew(lanes)
@@ -368,7 +413,9 @@ class Run:
         if now < self._next_progress_s:
             return
         self._next_progress_s = now + PROGRESS_S
-        self.reporter.progress(self._progress())
+        progress = self.progress()
+        self.control.publish(progress)
+        self.reporter.progress(progress)
         if now >= self._next_timers_s:
             self._next_timers_s = now + TIMERS_S
             self.storage.write_timers(self.timers)
@@ -404,7 +451,8 @@ class Run:
             dotted = tag.replace("/", ".").replace(" ", "")
             self.timers.gauge(f"{behavior.name}.{dotted}.mean", value)
 
-    def _progress(self) -> RunProgress:
+    def progress(self) -> RunProgress:
+        """Says how far everything is."""
         behaviors = tuple(
             BehaviorProgress(
                 behavior.name,
@@ -426,6 +474,9 @@ class Run:
             self.timers.shares(),
             self.fleet.num_alive,
             self.storage.last_checkpoint,
+            self.fleet.num_restarts,
+            self.storage.num_checkpoints,
+            self.is_paused,
         )
 
 

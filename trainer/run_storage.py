@@ -66,6 +66,7 @@ class RunStorage:
         self._checkpoints = settings.checkpoint_settings
         self.folder = open_run_folder(self._checkpoints, from_step)
         self.last_checkpoint: str | None = None
+        self.num_checkpoints = 0  # since this start
         self.events: EventLog | None = None  # from `restore` on
         self._stores: dict[str, CheckpointStore] = {}
         self._starts: dict[str, Start] = {}  # read before any simulator starts
@@ -284,6 +285,7 @@ class RunStorage:
             prune=prune,
         )
         self.last_checkpoint = str(saved.path)
+        self.num_checkpoints += 1
         self._reporter.info(f"Exported {saved.onnx_path}")
         self.tell(
             "checkpoint",
@@ -305,6 +307,17 @@ class RunStorage:
             self._status.set_final(behavior.name, saved, target)
         self._status.write()
         return step
+
+    def export_now(self, behavior: Behavior) -> tuple[Path, int]:
+        """Writes `<Behaviour>.onnx` of what is learnt so far; gives its path and step.
+
+        Raises:
+            ExportError: the file acts differently from the policy.
+        """
+        path = self.folder.onnx(behavior.name)
+        export(behavior.policy, behavior.spec, path)
+        self.tell("export", behavior.saved_step, behavior=behavior.name, path=str(path))
+        return path, behavior.saved_step
 
     def write_timers(self, timers: Timers) -> None:
         """Writes where the time went so far."""

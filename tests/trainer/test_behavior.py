@@ -558,3 +558,30 @@ def test_images_stay_bytes_from_the_log_to_the_update(make: Make) -> None:
     assert any("crowd (3, 2) of variable length" in line for line in behavior.introduction())
     again = make(spec, state=through_a_file(behavior.state_dict()))
     assert torch.equal(weights(again), weights(behavior))
+
+
+def test_changed_settings_keep_what_was_learnt_and_survive_a_resume(make: Make) -> None:
+    behavior = make()
+    before = copy.deepcopy(behavior.algorithm.state_dict())
+    behavior.learning_rate_factor = 0.1  # as after a divergence
+    settings = behavior.settings.model_copy(
+        update={
+            "summary_freq": 30,
+            "hyperparameters": behavior.settings.hyperparameters.model_copy(
+                update={"learning_rate": 0.002}
+            ),
+        }
+    )
+    behavior.change_settings(settings)
+    rates = behavior.algorithm.rates(behavior.step)
+    assert rates["Policy/Learning Rate"] == 0.002
+    after = behavior.algorithm.state_dict()
+    assert torch.equal(after["generator"], before["generator"])  # type: ignore[arg-type]
+    state = io.BytesIO()
+    torch.save(behavior.state_dict(), state)
+    state.seek(0)
+    resumed = make(state=torch.load(state, weights_only=True))
+    assert resumed.settings.summary_freq == 30
+    assert resumed.algorithm.rates(0)["Policy/Learning Rate"] == 0.002
+    other = make(state=behavior.state_dict(), starts_at_zero=True)
+    assert other.settings.summary_freq == 100  # another run's changes are not this one's

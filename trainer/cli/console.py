@@ -16,7 +16,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from trainer.reporter import Reporter, RunProgress, RunSummary, shares_line
+from trainer.reporter import Reporter, RunProgress, RunSummary, clock, shares_line
 
 PLAIN_FORMAT = "[%(levelname)s] %(message)s"
 DEBUG_FORMAT = "%(asctime)s %(levelname)s [%(filename)s:%(lineno)d] %(message)s"
@@ -32,13 +32,6 @@ def summary_line(summary: RunSummary) -> str:
         f"{start}Mean Reward: {summary.mean_reward:.3f}. "
         f"Std of Reward: {summary.std_of_reward:.3f}. {state}"
     )
-
-
-def clock(seconds: float) -> str:
-    """Gives hours, minutes and seconds, such as 1:02:03."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}"
 
 
 class PlainReporter(Reporter):
@@ -116,10 +109,9 @@ class LiveReporter(Reporter):
         for behavior in progress.behaviors:
             table.add_row(_behavior_row(behavior.name, behavior.mean_reward, behavior.mean_length))
         left = "?" if progress.left_s is None else clock(progress.left_s)
-        table.add_row(
-            f"{progress.steps_per_s:,.0f} steps/s   elapsed {clock(progress.elapsed_s)}   "
-            f"left {left}   simulators {progress.num_simulators}"
-        )
+        pace = "paused" if progress.is_paused else f"{progress.steps_per_s:,.0f} steps/s"
+        simulators = f"simulators {progress.num_simulators}"
+        table.add_row(f"{pace}   elapsed {clock(progress.elapsed_s)}   left {left}   {simulators}")
         table.add_row(shares_line(progress.shares))
         table.add_row(f"last checkpoint: {progress.last_checkpoint or 'none yet'}")
         self._live.update(table)

@@ -1,4 +1,8 @@
-"""Writes a run's policies as ONNX files that Unity loads, and checks each against the policy."""
+"""Writes a run's policies as ONNX files that Unity loads, and checks each against the policy.
+
+A run that is running, with --control, writes what it has learnt so far; without it, or with
+--from-step or --output, files are made from the checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 
 from trainer.cli.run_arguments import add_run_arguments, chosen_behaviors, chosen_run
 from trainer.config.errors import UserError
+from trainer.control_client import command, live_address
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports and verifies each behaviour's policy."""
     folder = chosen_run(args)
+    if args.from_step is None and args.output is None:
+        address = live_address(folder.path)
+        if address is not None:
+            asked = {} if args.behavior is None else {"behavior": args.behavior}
+            print(command(address, "export", asked))
+            return 0
     behaviors = chosen_behaviors(args, folder)
 
     from trainer.export_onnx import export

@@ -35,6 +35,12 @@ VERBS = {
     "export": Verb("trainer.cli.export", "write a run's policies as ONNX, for Unity"),
     "verify": Verb("trainer.cli.verify", "say what Unity would make of an ONNX file"),
     "eval": Verb("trainer.cli.evaluate", "let a run's policies act, and report returns or a video"),
+    "status": Verb("trainer.cli.live", "say how a running run is doing (it has --control)"),
+    "pause": Verb("trainer.cli.live", "let a running run's simulators wait"),
+    "continue": Verb("trainer.cli.live", "end a pause"),
+    "checkpoint": Verb("trainer.cli.live", "save a running run now"),
+    "set": Verb("trainer.cli.set_values", "change settings of a running run"),
+    "stop": Verb("trainer.cli.live", "end a running run, saved"),
 }
 HELP = """usage: ppo-train [train] [CONFIG.yaml] [flags]
        ppo-train VERB ...
@@ -52,6 +58,9 @@ examples:
   ppo-train Walker.yaml                                    wait for the Unity Editor's Play button
   ppo-train behaviors.yaml --resume                        go on with a run
   ppo-train check behaviors.yaml                           only look for mistakes in the file
+  ppo-train behaviors.yaml --control                       let these reach the run:
+  ppo-train status --run-id walker2d                       how it is doing
+  ppo-train set learning_rate=1e-4 --run-id walker2d       without stopping it
 
 exit codes:
   0 finished   1 a defect of ours   2 a mistake that the message explains   3 no simulator is left
@@ -95,6 +104,7 @@ def dispatch(words: list[str]) -> int:
     parser = Parser(prog=f"ppo-train {name}", description=module.__doc__)
     add_version(parser)
     module.add_arguments(parser)
+    parser.set_defaults(verb=name)  # some modules serve several
     code: int = module.run(parser.parse_args(rest))
     return code
 

@@ -125,6 +125,30 @@ class RewardSignalSettings(Settings):
     """Network of signals that have one; extrinsic has none."""
 
 
+class PlateauSettings(Settings):
+    """When the mean reward counts as rising no more."""
+
+    patience: Count = 500000
+    """(ours) Steps without a new best mean reward after which training ends."""
+
+    min_delta: Annotated[float, Range(at_least=0)] = 0.0
+    """(ours) How far a mean reward has to be above the best one to be a new best."""
+
+
+class BehaviorStopSettings(Settings):
+    """When a behaviour has learnt enough; the run ends once all have, or are at max_steps."""
+
+    threshold: Annotated[float, Range()] | None = None
+    """(ours) Mean reward of the last 100 episodes at which training ends. Null: none does."""
+
+    plateau: PlateauSettings | None = None
+    """(ours) Ends training when the mean reward of the last 100 episodes rises no more. Null:
+    never."""
+
+    min_episodes: Annotated[int, Range(at_least=1, at_most=100)] = 100
+    """(ours) Episodes that must have ended before their mean reward says anything."""
+
+
 class BehaviorSettings(Settings):
     """One behaviour's trainer."""
 
@@ -176,6 +200,9 @@ class BehaviorSettings(Settings):
     def _of_the_trainer(cls, given: Any, info: ValidationInfo) -> Hyperparameters:
         # A wrong trainer_type is told by itself.
         return HYPERPARAMETERS[info.data.get("trainer_type", "ppo")].model_validate(given)
+
+    stop: BehaviorStopSettings = Field(default_factory=BehaviorStopSettings)
+    """(ours) When training ends before max_steps; looked at with every summary."""
 
     @model_validator(mode="after")
     def _updates_in_turn(self) -> BehaviorSettings:

@@ -33,6 +33,7 @@ class Flag(NamedTuple):
     metavar: str | None
     help: str
     name: str = ""
+    bare: str | None = None  # what the flag means without its value; None: it needs one
 
     @property
     def option(self) -> str:
@@ -68,6 +69,17 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
         Flag(STORE, "force", None, "reuse the folder of an existing run"),
         Flag(STORE, "initialize_from", "ID", "begin with the weights of another run"),
         Flag(STORE, "inference", None, "act without learning"),
+    ),
+    "control": (
+        Flag(
+            "control_settings",
+            "port",
+            "PORT",
+            "let `ppo-train status`, `pause`, `set` and the like reach the run, and Prometheus; "
+            "without PORT on a free one; write it behind CONFIG.yaml",
+            "--control",
+            bare="0",
+        ),
     ),
     "learning": (
         Flag(
@@ -169,6 +181,8 @@ def add_flag(group: Any, flag: Flag, **more: Any) -> None:
     kind: dict[str, Any] = {"action": "store_true"}
     if flag.metavar is not None:
         kind = {"metavar": flag.metavar, **more}
+    if flag.bare is not None:
+        kind |= {"nargs": "?", "const": flag.bare}
     group.add_argument(
         flag.option, dest=dest(flag), default=argparse.SUPPRESS, help=flag.help, **kind
     )

@@ -52,15 +52,15 @@ anew for every episode. ML-Agents' own form, a `curriculum` of one lesson, is re
 
 FLAGS = """## Flags
 
-Those of `mlagents-learn`, and `--reproducible`. A flag that was typed wins over the file, also when
-its value is the default.
+Those of `mlagents-learn`, and `--control`, `--reproducible`, `--resume-or-start`. A flag that was
+typed wins over the file, also when its value is the default.
 """
 
 EXIT_CODES = """## Exit codes
 
 | Code | Meaning | `mlagents-learn` |
 | --- | --- | --- |
-| 0 | finished, or Stop was pressed in the Editor | 0 |
+| 0 | finished, a `stop` condition was met, `ppo-train stop`, or Stop in the Editor | 0 |
 | 1 | a defect of this program, with a trace; `ppo-train doctor`: something is missing | 1 |
 | 2 | a mistake in the settings, the command line or the scene, which the message explains | 1 |
 | 3 | no simulator is left; everything learnt is saved | 1 |
@@ -167,6 +167,8 @@ def later_rows() -> Iterator[tuple[str, ...]]:
 def flag_row(flag: Flag) -> tuple[str, ...]:
     """Describes one flag."""
     typed = flag.option if flag.metavar is None else f"{flag.option} {flag.metavar}"
+    if flag.bare is not None:
+        typed = f"{flag.option} [{flag.metavar}]"
     section = "behaviors.*.network_settings" if flag.section == ALL_NETWORKS else flag.section
     return f"`{typed}`", f"{section}.{flag.key}".lstrip("."), flag.help.replace("<", "&lt;")
 

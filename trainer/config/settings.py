@@ -14,8 +14,10 @@ from pydantic import Field, model_validator
 
 from trainer.config.behavior_settings import (
     BehaviorSettings,
+    BehaviorStopSettings,
     MemorySettings,
     NetworkSettings,
+    PlateauSettings,
     RewardSignalSettings,
 )
 from trainer.config.errors import ConfigError
@@ -42,15 +44,19 @@ from trainer.config.values import (
 __all__ = [
     "EDITOR_PORT",
     "BehaviorSettings",
+    "BehaviorStopSettings",
     "CheckpointSettings",
+    "ControlSettings",
     "EngineSettings",
     "EnvironmentSettings",
     "Hyperparameters",
     "MemorySettings",
     "NetworkSettings",
     "PPOHyperparameters",
+    "PlateauSettings",
     "RewardSignalSettings",
     "RunSettings",
+    "StopSettings",
     "TorchSettings",
 ]
 
@@ -224,6 +230,26 @@ class CheckpointSettings(Settings):
         return self
 
 
+class ControlSettings(Settings):
+    """The control and health endpoint of the run, on 127.0.0.1; off unless a port is given."""
+
+    port: Annotated[int, Range(at_least=0, at_most=LARGEST_PORT)] | None = None
+    """(ours) Where `ppo-train status`, `pause` and the like, and Prometheus, reach the run. 0: the
+    system picks a free one, see run_logs/control.json. Null: nothing listens."""
+
+    stall_limit_s: Positive = 60.0
+    """(ours) Seconds without a turn of the run's loop after which /healthz says 503; an update or a
+    checkpoint may take an hour."""
+
+
+class StopSettings(Settings):
+    """When the whole run ends before max_steps; see also `stop` of a behaviour."""
+
+    wall_time_s: Positive | None = None
+    """(ours) Seconds after which the run ends, saved; every resume has as many again. Null:
+    never."""
+
+
 class TorchSettings(Settings):
     """Where and how PyTorch computes."""
 
@@ -260,6 +286,12 @@ class RunSettings(Settings):
 
     torch_settings: TorchSettings = Field(default_factory=TorchSettings)
     """PyTorch."""
+
+    control_settings: ControlSettings = Field(default_factory=ControlSettings)
+    """(ours) Control of the running run."""
+
+    stop: StopSettings = Field(default_factory=StopSettings)
+    """(ours) When the run ends early."""
 
     debug: Flag = False
     """Whether to log details."""

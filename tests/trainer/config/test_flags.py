@@ -15,6 +15,7 @@ ML_AGENTS_FLAGS = [
     ("--deterministic", "network_settings", "deterministic", None),
     ("--force", "checkpoint_settings", "force", None),
     ("--resume-or-start", "checkpoint_settings", "resume_or_start", None),
+    ("--control", "control_settings", "port", "7000"),
     ("--run-id", "checkpoint_settings", "run_id", "run 1"),
     ("--initialize-from", "checkpoint_settings", "initialize_from", "old"),
     ("--seed", "env_settings", "seed", "-1"),
