@@ -55,6 +55,14 @@ def saved_steps(run: Path) -> list[int]:
 # Signals and terminals.
 
 
+@pytest.fixture(autouse=True)
+def _hangups_count() -> Iterator[None]:
+    """Undoes a `nohup` around the tests themselves: what they start would inherit it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_hangup_saves_and_says_so(game: Path) -> None:
     with Trainer(*WORDS, cwd=game) as trainer:
         trainer.wait_for(r"1D\. Step: 200\. ")
