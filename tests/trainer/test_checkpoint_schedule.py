@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -19,7 +18,7 @@ class Collecting:
     saved_step: int = 0
     is_checkpoint_due: bool = False
     is_finished: bool = False
-    log: Any = field(default_factory=lambda: SimpleNamespace(num_complete=0))
+    has_just_learned: bool = True
     num_planned: int = 0
 
     def plan_next_checkpoint(self) -> None:
@@ -52,7 +51,7 @@ def test_what_was_learnt_is_due_after_five_minutes_unless_told_otherwise() -> No
     state.saved_step = 600
     assert not schedule.is_due(behavior)
     clock.now += 0.1
-    state.log.num_complete = 17  # also while decisions are being collected
+    state.has_just_learned = False  # also while decisions are being collected
     assert schedule.is_due(behavior)
     schedule.saved(behavior)
     assert state.num_planned == 1
@@ -74,9 +73,9 @@ def test_without_an_interval_the_clock_decides_nothing() -> None:
 def test_steps_count_between_updates_only() -> None:
     schedule = schedule_of(Clock())
     state, behavior = begun(schedule)
-    state.is_checkpoint_due, state.log.num_complete = True, 3
+    state.is_checkpoint_due, state.has_just_learned = True, False
     assert not schedule.is_due(behavior)
-    state.log.num_complete = 0
+    state.has_just_learned = True
     assert schedule.is_due(behavior)
     state.is_finished = True  # it is saved at the end of the run
     assert not schedule.is_due(behavior)

@@ -13,6 +13,7 @@ from pytest import approx
 from envs.batch import Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
+from trainer.algos.ppo import PPO
 from trainer.behavior import Behavior
 from trainer.config.settings import BehaviorSettings
 from trainer.divergence import DivergedError
@@ -90,6 +91,15 @@ def collect(behavior: Behavior, reward: float = 1.0) -> None:
     behavior.end([Terminals(**ended, truncated=np.zeros(CROWD, np.bool_))])  # type: ignore[arg-type]  # columns
 
 
+def adam_of(behavior: Behavior) -> dict[str, torch.Tensor]:
+    """The very averages that Adam works with."""
+    assert isinstance(behavior.algorithm, PPO)
+    moments: dict[str, torch.Tensor] = behavior.algorithm.optimizers[
+        "optimizer"
+    ]._optimizer.state_dict()["state"][0]
+    return moments
+
+
 def everything(behavior: Behavior) -> dict[str, torch.Tensor]:
     """Weights, normaliser, Adam's averages and the order of minibatches."""
     found = {name: value.clone() for name, value in behavior.policy.state_dict().items()}
@@ -125,7 +135,7 @@ def test_update_that_breaks_is_as_if_it_had_never_been(
             parts = {
                 "weights": behavior.policy.value_head.bias.data,
                 "normalizer": behavior.policy.normalizer.mean,
-                "optimizer": behavior.algorithm.optimizer.state_dict()["state"][0]["exp_avg_sq"],  # type: ignore[attr-defined]  # PPO's
+                "optimizer": adam_of(behavior)["exp_avg_sq"],
             }
             parts[broken].view(-1)[-1] = float("inf")
 

@@ -31,6 +31,7 @@ from trainer.mlagents.sources import (
 from trainer.nn.actor_critic import ActorCritic
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.saved_policy import build_policy, spec_to_state
+from trainer.stop_conditions import StopConditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,10 @@ def adopt(
         "settings": settings.model_dump_json(),
         "step": checkpoint.step,
         "num_updates": 0,
+        "learning_rate_factor": 1.0,
         "summarised_step": 0,
+        "live_changes": {},
+        "stop_conditions": StopConditions(settings.stop).state_dict(),
         "policy": {name: value.clone() for name, value in policy.state_dict().items()},
         "algorithm": _algorithm_state(policy, settings, moments, seed + 1),
         "rewards": [
