@@ -229,12 +229,17 @@ def tree(run: Path) -> set[str]:
     }
 
 
-def tree_of(behavior: str, steps: Iterable[int], num_simulators: int) -> set[str]:
-    """Gives the files that a run of one behaviour has to leave, as `tree` names them."""
+def tree_of(
+    behavior: str, steps: Iterable[int], num_simulators: int, *, has_best: bool = True
+) -> set[str]:
+    """Gives the files that a run of one behaviour has to leave, as `tree` names them.
+
+    `has_best`: whether enough episodes had ended for one checkpoint to be the best.
+    """
     suffixes = (".pt", ".onnx", ".onnx.json")
     checkpoints = {f"{behavior}-{step}{suffix}" for step in steps for suffix in suffixes}
-    names = {"manifest.json", "checkpoint.pt", "best.pt", "best.onnx", "events.out.tfevents"}
-    own = checkpoints | names
+    names = {"manifest.json", "checkpoint.pt", "events.out.tfevents"}
+    own = checkpoints | names | ({"best.pt", "best.onnx"} if has_best else set())
     files = ("events.jsonl", "timers.json", "training_status.json")
     logs = {f"Player-{i}.{suffix}" for i in range(num_simulators) for suffix in ("log", "out")}
     return {

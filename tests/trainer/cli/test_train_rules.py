@@ -28,6 +28,7 @@ from trainer_process import (
 from trainer.config.load import load_run
 
 WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--seed", 1)
+BEST_MIN_EPISODES = 20  # the default of best_min_episodes
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -59,9 +60,11 @@ def test_run_in_the_way_is_kept_unless_forced(
     tiny_yaml(run.cwd, max_steps=200, network_settings__normalize=True, summary_freq=100)
     ppo_train(*WORDS, "--run-id", "first", "--force", cwd=run.cwd)
     # Nothing of the earlier run can be resumed, evaluated or seen any more.
-    step = checkpoint(run.folder, "1D")["step"]
+    saved = checkpoint(run.folder, "1D")
+    step = saved["step"]
     assert 200 <= step < 210
-    assert tree(run.folder) == tree_of("1D", [step], num_simulators=1)
+    has_best = len(saved["recent_returns"]) >= BEST_MIN_EPISODES
+    assert tree(run.folder) == tree_of("1D", [step], num_simulators=1, has_best=has_best)
     assert event_steps(run.folder / "1D") == [100, 200]
     assert listed_steps(run.folder) == [step]
     assert [e["step"] for e in run_events(run.folder) if e["event"] == "summary"] == [100, 200]
@@ -97,7 +100,7 @@ def test_new_run_starts_from_weights_of_another(finished_run: FinishedRun, tmp_p
     second = run.cwd / "results" / "second"
     assert 60 <= checkpoint(second, "1D")["step"] < 64
     step = checkpoint(second, "1D")["step"]
-    assert tree(second) == tree_of("1D", [step], num_simulators=1)
+    assert tree(second) == tree_of("1D", [step], num_simulators=1, has_best=False)
     assert run_events(second)[0]["initialize_from"] == "first"
     for name, tensor in weights(run.folder, "1D").items():
         assert torch.equal(weights(second, "1D")[name], tensor), name
