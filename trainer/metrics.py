@@ -5,6 +5,7 @@ Tags and their meaning are ML-Agents'.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,3 +110,18 @@ class Metrics:
 
 def _mean(values: list[float | Tensor]) -> float:
     return float(np.mean([float(value) for value in values]))
+
+
+def print_no_writer_errors() -> None:
+    """Leaves an error of TensorBoard's writer thread to whoever writes or closes next.
+
+    The writer raises it there, and in its own thread too, where Python would print a trace of it:
+    a full disk is one message, not two. For programs; it changes a hook of the whole process.
+    """
+    before = threading.excepthook
+
+    def hook(error: threading.ExceptHookArgs) -> None:
+        if not type(error.thread).__module__.startswith("tensorboard."):
+            before(error)
+
+    threading.excepthook = hook

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,43 @@ def test_statistics_wait_as_tensors_until_the_summary(tmp_path: Path) -> None:
     value.fill_(5.0)  # read at the summary, not before: nobody waits for a device
     assert metrics.write(1) == {"tag": 5.0}
     metrics.close()
+
+
+FULL_DISK = """
+import sys, threading
+from pathlib import Path
+from tensorboard.summary.writer.record_writer import RecordWriter
+from trainer.metrics import Metrics, print_no_writer_errors
+
+print_no_writer_errors()
+metrics = Metrics(Path(sys.argv[1]), None)
+
+def full(self, data):
+    raise OSError(28, "No space left on device")
+
+RecordWriter.write = full
+metrics.add({"tag": 1.0})
+metrics.write(1)
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join()
+try:
+    metrics.close()
+except OSError as error:
+    print("heard:", error)
+other = threading.Thread(target=lambda: 1 / 0)
+other.start()
+other.join()
+"""
+
+
+def test_full_disk_is_told_by_the_writer_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.stdout == "heard: [Errno 28] No space left on device\n", done.stderr
+    assert "No space left" not in done.stderr
+    assert "ZeroDivisionError" in done.stderr  # other threads' errors are printed as ever

@@ -33,12 +33,14 @@ def run(args: argparse.Namespace) -> int:
     # torch is imported only now, so that a mistake in the file is told at once.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from trainer.cli.console import make_reporter
+    from trainer.metrics import print_no_writer_errors
     from trainer.run import Run
     from trainer.run_end import EXIT_NO_SIMULATORS, EXIT_USER_ERROR, in_words
     from trainer.run_lock import run_lock
     from trainer.simulators import parameter_lines
     from trainer.stopping import StopRequest
 
+    print_no_writer_errors()
     stop = StopRequest()
     with make_reporter(settings.debug) as reporter, stop.listening():
         results_dir = settings.checkpoint_settings.results_dir
