@@ -99,15 +99,10 @@ class Behavior:
         self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
         self._summarised_step = 0  # of the last summary
-        if state is not None:
-            # What another run met with does not slow this one down.
-            self.load_state_dict(
-                {**state, "learning_rate_factor": 1.0} if starts_at_zero else state
-            )
-            if starts_at_zero:
-                self.step = self.num_updates = self._summarised_step = 0
-                self.episodes = EpisodeTracker()  # the returns were another run's
-                self.stop_conditions = StopConditions(settings.stop)
+        if state is not None and starts_at_zero:
+            self._take_weights(state)
+        elif state is not None:
+            self.load_state_dict(state)
         goes_on = is_training and state is not None and not starts_at_zero
         # Acting alone leaves the curves of training as they are.
         events = folder if is_training else folder / "inference"
@@ -117,6 +112,13 @@ class Behavior:
         self.metrics.write_settings(settings, self.step)
         self._next_summary = _next_multiple(shown, settings.summary_freq)
         self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
+
+    def _take_weights(self, state: Mapping[str, object]) -> None:
+        """Starts at step 0 with another run's weights; what else it met with stays with it."""
+        self.load_state_dict({**state, "learning_rate_factor": 1.0})
+        self.step = self.num_updates = self._summarised_step = 0
+        self.episodes = EpisodeTracker()
+        self.stop_conditions = StopConditions(self.settings.stop)
 
     @property
     def is_finished(self) -> bool:
@@ -230,7 +232,7 @@ class Behavior:
         self.is_sound = False
         try:
             update = self.algorithm.update(rollout, self.step)
-            # Only now, so that rows collected since the last one began with a ratio of exactly 1.
+            # Only now, so that rows collected since the last one began with a ratio of 1.
             self.policy.update_normalizer(rollout.obs)
         except Exception:
             # Half an update is no state to save; what was there before is.
