@@ -66,6 +66,7 @@ LAYERS = {
     "trainer.device": 2,
     "trainer.timers": 0,
     "trainer.speedometer": 0,
+    "trainer.allocator": 0,
     "trainer.atomic_file": 0,
     "trainer.event_log": 0,
     "trainer.run_lock": 0,

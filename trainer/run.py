@@ -16,6 +16,7 @@ from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
+from trainer.allocator import return_free_memory
 from trainer.behavior import Behavior, Summary, describe
 from trainer.commands import Commands
 from trainer.config.settings import RunSettings
@@ -419,6 +420,7 @@ class Run:
         if now >= self._next_timers_s:
             self._next_timers_s = now + TIMERS_S
             self.storage.write_timers(self.timers)
+            return_free_memory()
 
     def _tell_summary(self, behavior: Behavior, summary: Summary) -> None:
         """Shows a summary and writes it down."""
