@@ -1,8 +1,8 @@
 """Resident memory of the trainer process over time: Walker.yaml and 8 null simulators.
 
-    python -m benchmarks.memory [--minutes 30] [--trainer ppo-train | mlagents-learn]
+    python -m benchmarks.memory [--minutes 30] [--only ppo-train | mlagents-learn]
 
-With the default trainer both are measured, mlagents-learn for `--peer-minutes`. The trainer is
+Without --only both are measured, mlagents-learn for `--peer-minutes`. The trainer is
 ended with SIGINT, as a user would. Prints start, end, largest and slope. The first 20 % of the time
 do not count for the slope: buffers and the network's own memory are still growing there.
 """
