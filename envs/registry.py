@@ -23,6 +23,7 @@ def resolve(
     env_args: Sequence[str] = (),
     num_areas: int = 1,
     env_kwargs: Mapping[str, object] | None = None,
+    env_wrappers: Sequence[Mapping[str, object]] = (),
     behavior_name: str | None = None,
     no_graphics: bool = False,
     no_graphics_monitor: bool = False,
@@ -36,6 +37,7 @@ def resolve(
         env_args: further arguments of a Unity build.
         num_areas: agents per simulator of a Gymnasium environment.
         env_kwargs: constructor arguments of a Gymnasium environment.
+        env_wrappers: wrappers of a Gymnasium environment, each a name with its arguments.
         behavior_name: what a Gymnasium environment's behaviour is called; None for its id.
         no_graphics: run a Unity build without a window.
         no_graphics_monitor: run all Unity builds but the first without a window.
@@ -46,17 +48,7 @@ def resolve(
         SimulatorDidNotStartError: no such build, or an argument of the other kind of simulator.
     """
     if env is None or not env.startswith(GYM):
-        if env_kwargs:
-            raise SimulatorDidNotStartError(
-                f"env_settings.env_kwargs is {json.dumps(dict(env_kwargs), default=str)}, but "
-                f"{env or 'the Unity Editor'} is no Gymnasium environment. Give arguments to a "
-                f"Unity build with --env-args, or train a Gymnasium environment: --env gym:<id>."
-            )
-        if video is not None:
-            raise SimulatorDidNotStartError(
-                f"{video} cannot be filmed: {env or 'the Unity Editor'} is no Gymnasium "
-                f"environment. Record Unity with its own Recorder, or leave the video out."
-            )
+        _require_nothing_of_gymnasium(env or "the Unity Editor", env_kwargs, env_wrappers, video)
         if env is None:
             return None
         return LaunchPlan(
@@ -71,7 +63,8 @@ def resolve(
             f"--env-args {' '.join(env_args)} is meant for a Unity build, but {env} is a Gymnasium "
             f"environment. Give it constructor arguments: env_settings.env_kwargs."
         )
-    command = _gym_command(env.removeprefix(GYM), num_areas, env_kwargs or {}, behavior_name)
+    name = env.removeprefix(GYM)
+    command = _gym_command(name, num_areas, env_kwargs or {}, env_wrappers, behavior_name)
     if video is not None:
         command = (*command, "--video", str(video))
     return LaunchPlan(
@@ -79,8 +72,38 @@ def resolve(
     )
 
 
+def _require_nothing_of_gymnasium(
+    env: str,
+    env_kwargs: Mapping[str, object] | None,
+    env_wrappers: Sequence[Mapping[str, object]],
+    video: Path | None,
+) -> None:
+    """Raises SimulatorDidNotStartError for what only Gymnasium environments have."""
+    if env_kwargs:
+        raise SimulatorDidNotStartError(
+            f"env_settings.env_kwargs is {json.dumps(dict(env_kwargs), default=str)}, but "
+            f"{env} is no Gymnasium environment. Give arguments to a Unity build with --env-args, "
+            f"or train a Gymnasium environment: --env gym:<id>."
+        )
+    if env_wrappers:
+        raise SimulatorDidNotStartError(
+            f"env_settings.env_wrappers is {json.dumps(list(env_wrappers), default=str)}, but "
+            f"{env} is no Gymnasium environment. Leave env_wrappers out, or train a Gymnasium "
+            f"environment: --env gym:<id>."
+        )
+    if video is not None:
+        raise SimulatorDidNotStartError(
+            f"{video} cannot be filmed: {env} is no Gymnasium environment. Record Unity with its "
+            f"own Recorder, or leave the video out."
+        )
+
+
 def _gym_command(
-    name: str, num_areas: int, env_kwargs: Mapping[str, object], behavior_name: str | None
+    name: str,
+    num_areas: int,
+    env_kwargs: Mapping[str, object],
+    env_wrappers: Sequence[Mapping[str, object]],
+    behavior_name: str | None,
 ) -> tuple[str, ...]:
     if not name:
         raise SimulatorDidNotStartError(
@@ -94,16 +117,22 @@ def _gym_command(
         )
     command = [sys.executable, "-m", "envs.gym", "--env", name, "--num-areas", str(num_areas)]
     if env_kwargs:
-        try:
-            command += ["--kwargs", json.dumps(dict(env_kwargs))]
-        except TypeError as error:
-            raise SimulatorDidNotStartError(
-                f"env_settings.env_kwargs of gym:{name} cannot be handed to another process: "
-                f"{error}. Use text, numbers, true or false, lists and mappings of these."
-            ) from error
+        command += ["--kwargs", _as_json(dict(env_kwargs), f"env_kwargs of gym:{name}")]
+    if env_wrappers:
+        command += ["--wrappers", _as_json(list(env_wrappers), f"env_wrappers of gym:{name}")]
     if behavior_name is not None:
         command += ["--behavior", behavior_name]
     return tuple(command)
+
+
+def _as_json(value: object, what: str) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise SimulatorDidNotStartError(
+            f"env_settings.{what} cannot be handed to another process: {error}. Use text, numbers, "
+            f"true or false, lists and mappings of these."
+        ) from error
 
 
 def find_unity_build(env: str, platform: str = sys.platform) -> Path:

@@ -80,6 +80,7 @@ THIRD_PARTY = {
     "hpack": ["envs.bridge"],
     "google": ["envs.bridge"],
     "gymnasium": ["envs.gym"],
+    "mujoco": ["envs.gym.packages"],
     "pydantic": ["trainer.config"],
     "yaml": ["trainer.config"],
     "onnx": [

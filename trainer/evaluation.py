@@ -238,6 +238,8 @@ def _one_simulator(settings: RunSettings, plan: Evaluation) -> EnvironmentSettin
         changes["env_kwargs"] = {}
         if plan.env_path is not None and plan.env_path.startswith("gym:"):
             changes["env_args"] = None  # words for a Unity build
+        else:
+            changes["env_wrappers"] = ()  # another Gymnasium environment is looked at through them
     return env.model_copy(update=changes)
 
 

@@ -37,6 +37,7 @@ def plan_fleet(
         env_args=env.env_args or (),
         num_areas=env.num_areas,
         env_kwargs=env.env_kwargs,
+        env_wrappers=env.env_wrappers,
         behavior_name=names[0] if len(names) == 1 else None,
         no_graphics=engine.no_graphics,
         no_graphics_monitor=engine.no_graphics_monitor,

@@ -53,14 +53,14 @@ def _run(options: argparse.Namespace) -> int:
     from envs.bridge.client import TrainerClosedError, TrainerConnection, Welcome
     from envs.gym.agent import GymSimulator, layouts_of, require_equal_spaces, serve
     from envs.gym.film import Film, prepare_rendering
-    from envs.gym.make import make_env
+    from envs.gym.wrappers import make_wrapped_env
 
     if options.video is not None:
         options.kwargs = {"render_mode": "rgb_array", **options.kwargs}
         prepare_rendering()
     # One environment is built before dialling, so that mistakes show at once and nobody takes the
     # end of this process for a crash.
-    envs = [make_env(options.env, options.kwargs)]
+    envs = [make_wrapped_env(options.env, options.kwargs, options.wrappers)]
     if options.video is not None:
         envs[0] = Film(envs[0], options.video)
     layouts_of(envs[0])
@@ -69,7 +69,10 @@ def _run(options: argparse.Namespace) -> int:
     def build(welcome: Welcome) -> GymSimulator:
         num_areas = options.num_areas or max(1, welcome.num_areas)
         seed = welcome.seed if options.seed is None else options.seed
-        envs.extend(make_env(options.env, options.kwargs) for _ in range(num_areas - 1))
+        envs.extend(
+            make_wrapped_env(options.env, options.kwargs, options.wrappers)
+            for _ in range(num_areas - 1)
+        )
         require_equal_spaces(envs)
         return GymSimulator(envs, behavior_name, seed, has_channels_last=welcome.has_channels_last)
 
@@ -92,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         "--kwargs", type=_json_object, default={}, metavar="JSON", help="constructor arguments"
     )
     parser.add_argument(
+        "--wrappers",
+        type=_json_wrappers,
+        default=[],
+        metavar="JSON",
+        help="what to put around the environment, the innermost first",
+    )
+    parser.add_argument(
         "--num-areas",
         type=_at_least_one,
         help="copies of the environment, each an agent; default: what the trainer asks for",
@@ -112,6 +122,23 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, such as {{"gravity": 9.8}}')
     return value
+
+
+def _json_wrappers(text: str) -> list[dict[str, dict[str, Any]]]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if isinstance(value, list):
+        items = [{item: {}} if isinstance(item, str) else item for item in value]
+        if all(isinstance(item, dict) and len(item) == 1 for item in items) and all(
+            isinstance(arguments, dict) for item in items for arguments in item.values()
+        ):
+            return items
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no JSON list of names with their arguments, such as "
+        f'[{{"ClipReward": {{"max_reward": 1}}}}]'
+    )
 
 
 def _at_least_one(text: str) -> int:

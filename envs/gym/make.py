@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import gymnasium
 
 from envs.errors import SimulatorDidNotStartError
+from envs.gym.packages import newest_version, register_installed, register_package_of
 
 Env: TypeAlias = gymnasium.Env[Any, Any]
 
@@ -49,20 +50,23 @@ def make_env(env: str, kwargs: Mapping[str, Any]) -> Env:
 
 
 def _builder(env: str) -> Callable[..., Any]:
+    if env not in gymnasium.registry:
+        register_package_of(env)
     if env in gymnasium.registry:
         return _registered(env)
-    # A user's own module lies where the user stands.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    look_where_the_user_stands()
     module_name, colon, attribute = env.partition(":")
     if not colon:
         module_name, _, attribute = env.rpartition(".")
         if "/" in env or not _is_module(module_name):
+            register_installed()
+            if env in gymnasium.registry:
+                return _registered(env)
             raise SimulatorDidNotStartError(
                 f"gym:{env}: Gymnasium knows no environment of this id. {_nearest(env)}"
                 f"An environment of your own is named gym:package.module:ClassOrFunction."
             )
-    module = _module(env, module_name)
+    module = module_named(module_name, f"gym:{env}")
     if hasattr(module, attribute):
         found = getattr(module, attribute)
         if not callable(found):
@@ -96,7 +100,18 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def _module(env: str, name: str) -> Any:
+def look_where_the_user_stands() -> None:
+    """Makes modules of the working directory importable, where a user's own ones lie."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def module_named(name: str, where: str) -> Any:
+    """Imports a module of the user's; `where` begins the message if it cannot be.
+
+    Raises:
+        SimulatorDidNotStartError: there is none, or it cannot be imported.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -104,11 +119,11 @@ def _module(env: str, name: str) -> Any:
         # A module that exists but misses one of its own imports is another mistake.
         if missing is not None and (name == missing or name.startswith(f"{missing}.")):
             raise SimulatorDidNotStartError(
-                f"gym:{env}: there is no module {name!r}; looked in {os.getcwd()} and the "
+                f"{where}: there is no module {name!r}; looked in {os.getcwd()} and the "
                 f"installed packages. Start ppo-train in the folder that holds it, or install it."
             ) from None
         raise SimulatorDidNotStartError(
-            f"gym:{env}: importing {name!r} failed: {type(error).__name__}: {error}. "
+            f"{where}: importing {name!r} failed: {type(error).__name__}: {error}. "
             f"Correct the module, or install what it needs."
         ) from error
 
@@ -125,6 +140,8 @@ def _advice(
     env: str, build: Callable[..., Any], kwargs: Mapping[str, Any], error: Exception
 ) -> str:
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        if "mujoco_py" in str(error) and (newest := newest_version(env)) is not None:
+            return f"That package is of the past: take the newest version, gym:{newest}."
         return "Install what this environment needs; for MuJoCo: pip install 'ppo-train[mujoco]'."
     if not isinstance(error, TypeError):
         return "Correct the environment's constructor, or env_settings.env_kwargs."

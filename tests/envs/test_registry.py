@@ -33,6 +33,16 @@ def test_gym_id_becomes_a_command_of_the_simulator_agent() -> None:
     assert json.loads(rest["--kwargs"]) == {"frame_skip": 2}
 
 
+def test_wrappers_are_handed_over_in_their_order() -> None:
+    wrappers: list[dict[str, object]] = [
+        {"AtariPreprocessing": {"noop_max": 3}},
+        {"FlattenObservation": {}},
+    ]
+    plan = resolve("gym:ALE/Pong-v5", env_wrappers=wrappers)
+    assert plan is not None
+    assert json.loads(plan.command[plan.command.index("--wrappers") + 1]) == wrappers
+
+
 def test_gym_module_and_callable_is_passed_on_as_it_is() -> None:
     plan = resolve("gym:my_package.my_env:MyEnv")
     assert plan is not None
@@ -46,7 +56,9 @@ def test_gym_module_and_callable_is_passed_on_as_it_is() -> None:
         ({"env": "gym:"}, "names no environment"),
         ({"env": "gym:CartPole-v1", "env_args": ["--x"]}, "meant for a Unity build"),
         ({"env": "gym:CartPole-v1", "env_kwargs": {"a": object()}}, "another process"),
+        ({"env": "gym:CartPole-v1", "env_wrappers": [{"A": {"b": {1}}}]}, "env_wrappers of gym:"),
         ({"env": None, "env_kwargs": {"a": 1}}, "the Unity Editor is no Gymnasium"),
+        ({"env": None, "env_wrappers": [{"A": {}}]}, "env_wrappers is .* is no Gymnasium"),
         ({"env": "CartPole-v1"}, "write --env gym:CartPole-v1"),
         ({"env": "ALE/Pong-v5"}, "write --env gym:ALE/Pong-v5"),
         ({"env": "my_package.my_env:MyEnv"}, "write --env gym:my_package.my_env:MyEnv"),

@@ -89,6 +89,15 @@ def test_another_simulator_gets_no_arguments_of_the_first(tmp_path: Path, traine
         assert all(7 <= earned == length <= 13 for earned, length in played["CartPole"])
 
 
+def test_wrappers_stay_around_another_environment_of_gymnasium_only(tmp_path: Path) -> None:
+    wrappers = ({"TimeLimit": {"max_episode_steps": 4}},)
+    own = {"env_path": "gym:Acrobot-v1", "env_wrappers": wrappers}
+    played = play(tmp_path, "gym:CartPole-v1", "CartPole", **own)
+    assert [length for _, length in played["CartPole"]] == [4, 4]
+    played = play(tmp_path, str(tiny_build(tmp_path)), "1D", **own)
+    assert [length for _, length in played["1D"]] == [5, 5]
+
+
 def test_another_build_of_the_game_keeps_the_arguments(tmp_path: Path) -> None:
     (tmp_path / "newer").mkdir()
     own = {"env_path": str(tiny_build(tmp_path)), "env_args": ("--step-size", "0.5")}

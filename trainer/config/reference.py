@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -142,6 +143,8 @@ def default(field: FieldInfo) -> str:
             return "null"
         case bool():
             return "`true`" if value else "`false`"
+        case tuple():
+            return f"`{json.dumps(value)}`"
         case _:
             return f"`{value}`"
 

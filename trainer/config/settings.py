@@ -38,6 +38,7 @@ from trainer.config.values import (
     WireLimit,
     WireSize,
     Words,
+    Wrappers,
     contradiction,
 )
 
@@ -126,6 +127,10 @@ class EnvironmentSettings(Settings):
     env_kwargs: Annotated[Mapping[str, Any], PlainData()] = Field(default_factory=dict)
     """(ours) Constructor arguments of a Gymnasium environment."""
 
+    env_wrappers: Annotated[tuple[Mapping[str, Any], ...], Wrappers()] = ()
+    """(ours) Wrappers of a Gymnasium environment, innermost first: classes of gymnasium.wrappers
+    by name, or `<module>:<class>`."""
+
     @model_validator(mode="after")
     def _hold_together(self) -> EnvironmentSettings:
         if self.env_path is None and self.num_envs > 1:
@@ -143,7 +148,15 @@ class EnvironmentSettings(Settings):
                 "base_port",
                 "num_envs",
             )
-        if self.env_kwargs and (self.env_path is None or not self.env_path.startswith("gym:")):
+        is_gym = self.env_path is not None and self.env_path.startswith("gym:")
+        if self.env_wrappers and not is_gym:
+            raise contradiction(
+                "env_wrappers is set, but env_path is no Gymnasium environment. Only those have "
+                "wrappers: begin env_path with gym:, or leave env_wrappers out",
+                "env_wrappers",
+                "env_path",
+            )
+        if self.env_kwargs and not is_gym:
             raise contradiction(
                 "env_kwargs is set, but env_path is no Gymnasium environment. Only those have "
                 "constructor arguments: begin env_path with gym:, or use environment_parameters "

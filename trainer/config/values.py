@@ -254,6 +254,57 @@ class PlainData(Reader):
         return {"type": "object"}
 
 
+@dataclass(frozen=True)
+class Wrappers(Reader):
+    """Names with arguments, in order: `Name`, or `Name: {argument: value}`."""
+
+    def expected(self, target: type) -> str:
+        """Says what may stand in the list."""
+        del target
+        return "a list of names, each alone or with its arguments, such as [A, {B: {size: 4}}]"
+
+    def read(self, value: object, target: type) -> object:
+        """Gives a tuple of mappings, each of one name to its arguments."""
+        if not isinstance(value, list | tuple):
+            raise wrong(value, self.expected(target))
+        read = []
+        for number, item in enumerate(value, start=1):
+            name, arguments, problem = self._one(item)
+            if problem:
+                raise wrong(value, f"{self.expected(target)}; item {number} {problem}")
+            read.append({name: arguments})
+        return tuple(read)
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives a list of names and mappings."""
+        del target
+        arguments = {"anyOf": [{"type": "object"}, {"type": "null"}]}
+        with_arguments = {"type": "object", "additionalProperties": arguments}
+        items = {"anyOf": [{"type": "string", "minLength": 1}, with_arguments]}
+        return {"type": "array", "items": items}
+
+    def _one(self, item: object) -> tuple[str, dict[str, object], str]:
+        """Gives a name, its arguments, and what is wrong with them if anything is."""
+        if isinstance(item, str):
+            item = {item: {}}
+        if not isinstance(item, dict):
+            return "", {}, f"is {show(item)}"
+        names = [str(name) for name in item]
+        if len(names) != 1 or not names[0].strip():
+            found = " and ".join(repr(name) for name in names)
+            rule = "expected one name, with its arguments indented below it"
+            return "", {}, f"has {found or 'no name'}; {rule}"
+        arguments = next(iter(item.values()))
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, dict):
+            return "", {}, f"has {show(arguments)} behind {names[0]!r}, not arguments by name"
+        for key, argument in arguments.items():
+            if not isinstance(key, str) or not is_plain(argument):
+                return "", {}, f"has {show(argument)} for {key!r}, which is no plain data"
+        return names[0], arguments, ""
+
+
 def is_plain(value: object) -> bool:
     """Tells whether a value survives a trip through JSON and back; nan does not."""
     match value:

@@ -276,6 +276,44 @@ HOSTILE: dict[str, str] = {
     "date among constructor arguments": (
         "behaviors: {A: {}}\nenv_settings: {env_path: gym:A-v1, env_kwargs: {d: 2001-01-01}}\n"
     ),
+    "wrappers without order": (
+        "behaviors: {A: {}}\n"
+        "env_settings: {env_path: gym:A-v1, env_wrappers: {ClipReward: {max_reward: 1}}}\n"
+    ),
+    "two wrappers in one item": """
+        behaviors: {A: {}}
+        env_settings:
+          env_path: gym:A-v1
+          env_wrappers:
+            - FlattenObservation:
+              ClipReward: {max_reward: 1}
+        """,
+    "arguments beside their wrapper": """
+        behaviors: {A: {}}
+        env_settings:
+          env_path: gym:A-v1
+          env_wrappers:
+            - FrameStackObservation:
+              stack_size: 4
+        """,
+    "number for a wrapper": (
+        "behaviors: {A: {}}\nenv_settings: {env_path: gym:A-v1, env_wrappers: [4]}\n"
+    ),
+    "list for a wrapper's arguments": (
+        "behaviors: {A: {}}\n"
+        "env_settings: {env_path: gym:A-v1, env_wrappers: [FrameStackObservation: [4]]}\n"
+    ),
+    "date among a wrapper's arguments": (
+        "behaviors: {A: {}}\n"
+        "env_settings: {env_path: gym:A-v1, env_wrappers: [ClipReward: {max_reward: 2001-01-01}]}\n"
+    ),
+    "nameless wrapper": (
+        "behaviors: {A: {}}\nenv_settings: {env_path: gym:A-v1, env_wrappers: ['']}\n"
+    ),
+    "wrappers for a build": (
+        "behaviors: {A: {}}\n"
+        "env_settings: {env_path: Walker.exe, env_wrappers: [FlattenObservation]}\n"
+    ),
     "empty run id": "behaviors: {A: {}}\ncheckpoint_settings: {run_id: ''}\n",
     "run id from the root": "behaviors: {A: {}}\ncheckpoint_settings: {run_id: /tmp/x}\n",
     "source that leaves the results": (

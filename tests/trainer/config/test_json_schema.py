@@ -36,6 +36,8 @@ WRONG = {
         "environment_parameters: {m: {sampler_type: multirangeuniform, "
         "sampler_parameters: {intervals: [[1, 2, 3]]}}}"
     ),
+    "wrappers without order": "env_settings: {env_wrappers: {ClipReward: {max_reward: 1}}}",
+    "list for a wrapper's arguments": "env_settings: {env_wrappers: [{FrameStack: [4]}]}",
     "two lessons": (
         "environment_parameters: "
         "{m: {curriculum: [{name: a, value: 1}, {name: b, value: 2}]}}"
@@ -49,6 +51,7 @@ RIGHT = {
           b: {sampler_type: gaussian, sampler_parameters: {mean: 3}}
           c: {curriculum: [{name: only, value: {sampler_type: uniform, sampler_parameters: {}}}]}
         """,
+    "every form of a wrapper": "env_settings: {env_wrappers: [A, {B: {c: [1]}}, {m.n:C: null}]}",
     "exponents without a dot": "behaviors: {A: {max_steps: 5e5}}",
     "empty sections": "env_settings:\nbehaviors:\n  A: {init_path: null, self_play: null}",
     "number as a name": "checkpoint_settings: {run_id: 1}\ntorch_settings: {device: null}",

@@ -248,6 +248,27 @@ def test_constructor_arguments_read_exponents_as_numbers() -> None:
     assert kwargs == {"weight": 1e-3, "name": "1e-3", "top": float("inf")}
 
 
+def test_wrappers_stand_alone_or_with_their_arguments() -> None:
+    settings = load_text(
+        """
+        behaviors: {A: {}}
+        env_settings:
+          env_path: gym:ALE/Pong-v5
+          env_wrappers:
+            - AtariPreprocessing: {screen_size: [84, 84]}
+            - FlattenObservation
+            - TimeAwareObservation:
+            - my_package.my_wrappers:Mine: {size: 1e-3}
+        """
+    )
+    assert settings.env_settings.env_wrappers == (
+        {"AtariPreprocessing": {"screen_size": [84, 84]}},
+        {"FlattenObservation": {}},
+        {"TimeAwareObservation": {}},
+        {"my_package.my_wrappers:Mine": {"size": 1e-3}},
+    )
+
+
 def test_anchors_and_merge_keys_work() -> None:
     settings = load_text(
         """
@@ -482,6 +503,15 @@ plain_values = st.recursive(
 @hypothesis_settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     kwargs=st.dictionaries(texts, plain_values, max_size=3),
+    wrappers=st.lists(
+        st.dictionaries(
+            texts.filter(str.strip),
+            st.dictionaries(texts, plain_values, max_size=2),
+            min_size=1,
+            max_size=1,
+        ),
+        max_size=2,
+    ),
     env_args=st.none() | st.lists(texts, max_size=3).map(tuple),
     run_id=st.sampled_from(["1e5", "007", "on", "a b", "null", "é", "1_000"]),
     learning_rate=st.floats(1e-12, 1e3),
@@ -490,6 +520,7 @@ plain_values = st.recursive(
 )
 def test_written_settings_load_again_to_equal_ones(
     kwargs: dict[str, object],
+    wrappers: list[dict[str, dict[str, object]]],
     env_args: tuple[str, ...] | None,
     run_id: str,
     learning_rate: float,
@@ -501,7 +532,12 @@ def test_written_settings_load_again_to_equal_ones(
             "behaviors": {
                 name: {"max_steps": max_steps, "hyperparameters": {"learning_rate": learning_rate}}
             },
-            "env_settings": {"env_path": "gym:A", "env_kwargs": kwargs, "env_args": env_args},
+            "env_settings": {
+                "env_path": "gym:A",
+                "env_kwargs": kwargs,
+                "env_wrappers": wrappers,
+                "env_args": env_args,
+            },
             "checkpoint_settings": {"run_id": run_id},
         }
     )
