@@ -204,6 +204,7 @@ def test_trainer_of_another_protocol_is_refused(log: Path) -> None:
     ("arguments", "words"),
     [
         (["CartPolle-v1"], "Did you mean CartPole-v1"),
+        (["ale/pong-v5"], "Did you mean ALE/Pong-v5"),  # of a package that nothing has imported
         (["Nothing.like.this"], "knows no environment of this id"),
         (["no_such_module:Env"], "there is no module 'no_such_module'"),
         (["ledger_env:LedgerEnw"], "Did you mean LedgerEnv"),

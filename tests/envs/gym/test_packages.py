@@ -70,6 +70,7 @@ def test_joint_types_equal_the_numbers_that_models_hold() -> None:
     number = np.int32(3)  # mjJNT_HINGE in MuJoCo's documentation of mjtJoint
     assert hinge == number == hinge
     assert number in (slide, hinge)
+    assert not hinge != number  # noqa: SIM202 # the operator is what is tested
     assert slide != number
     assert hinge != slide
     assert hinge in {hinge: 1}

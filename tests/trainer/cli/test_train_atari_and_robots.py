@@ -161,7 +161,7 @@ def test_missing_package_ends_the_run_with_the_extra_to_install(
 
 
 def test_mistake_in_a_wrapper_ends_the_run_before_it_begins(tmp_path: Path) -> None:
-    wrappers = [{"AtariPreprocesing": {}}]
+    wrappers: list[dict[str, Any]] = [{"AtariPreprocesing": {}}]
     name = small(tmp_path, "Pong-v5.yaml", "Pong", **{"env_settings.env_wrappers": wrappers})
     said = ppo_train(name, cwd=tmp_path, exit_code=2)
     assert "env_settings.env_wrappers[0] AtariPreprocesing" in said
