@@ -61,7 +61,8 @@ def resolve(
     if env_args:
         raise SimulatorDidNotStartError(
             f"--env-args {' '.join(env_args)} is meant for a Unity build, but {env} is a Gymnasium "
-            f"environment. Give it constructor arguments: env_settings.env_kwargs."
+            f"environment. Give it constructor arguments (env_settings.env_kwargs) or wrappers "
+            f"(env_settings.env_wrappers)."
         )
     name = env.removeprefix(GYM)
     command = _gym_command(name, num_areas, env_kwargs or {}, env_wrappers, behavior_name)
