@@ -50,7 +50,9 @@ CASES = {
     "1 image, discrete": Case("0,1 --vectors 0 --images 1", SLOWLY),
     "2 images, continuous": Case("1,0 --vectors 0 --images 2", SLOWLY, may_fail=1),
     "1 image, shared": Case("1,0 --vectors 0 --images 1", SHARED, may_fail=2),
-    "1 PNG image": Case("0,1 --vectors 0 --images 1 --image-format png", SLOWLY),
+    # Ours: a PNG has no negative numbers, so one of the two goals is a black image, which moves
+    # nothing but biases: 8 of 10.
+    "1 PNG image": Case("0,1 --vectors 0 --images 1 --image-format png", SLOWLY, may_fail=2),
     "resnet": Case(advanced_game(1, "3,36,36"), advanced("resnet"), 0.5),
     "nature_cnn": Case(advanced_game(2, "3,36,36"), advanced("nature_cnn"), 0.5),
     "match3": Case(advanced_game(1, "3,5,5"), advanced("match3"), 0.5),
