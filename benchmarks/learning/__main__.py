@@ -85,7 +85,7 @@ def write(folder: Path, name: str, table: Table, scores: list[Score]) -> None:
     ordered = sorted(scores, key=lambda score: (score.task, score.algorithm, score.seed))
     document = {
         "table": name,
-        "max_steps": table.max_steps,
+        "max_steps": {task: table.max_steps(task) for task in table.tasks},
         "machine": machine.describe(),
         "scores": [asdict(score) for score in ordered],
     }

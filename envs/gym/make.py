@@ -125,7 +125,10 @@ def _advice(
     env: str, build: Callable[..., Any], kwargs: Mapping[str, Any], error: Exception
 ) -> str:
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return "Install what this environment needs; for MuJoCo: pip install 'ppo-train[mujoco]'."
+        return (
+            "Install what this environment needs; for MuJoCo: pip install 'ppo-train[mujoco]', for "
+            "Box2D (LunarLander, BipedalWalker): pip install 'ppo-train[box2d]'."
+        )
     if not isinstance(error, TypeError):
         return "Correct the environment's constructor, or env_settings.env_kwargs."
     taken = _signature(env, build)
