@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_run_with_a_deviation_is_trained_resumed_and_verified(
 ) -> None:
     tiny_build(tmp_path, "--actions", "2,0")
     rates = {"buffer_size": 64, "learning_rate": 5e-3}
-    changes = {
+    changes: dict[str, Any] = {
         "trainer_type": trainer_type,
         "hyperparameters": rates if trainer_type == "a2c" else {**rates, "batch_size": 16},
         **{f"network_settings__{key}": value for key, value in network.items()},
