@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.learning import runs
+from benchmarks.learning.__main__ import scores_so_far
 from benchmarks.learning.report import draw, markdown
-from benchmarks.learning.runs import Score, run_id
+from benchmarks.learning.runs import Commands, Score, run_id, scored_run
 from benchmarks.learning.tables import READY, TABLES, Comparison, behavior_name
 from trainer.config.document import parse_document
 from trainer.config.load import load_run, resolve
@@ -87,3 +93,52 @@ def test_table_says_whether_the_median_seed_reached_what_was_wanted() -> None:
         "| wanted of the median seed's evaluation | 1000 | -8.6: met, median -8.6 | "
         "-250: **not met**, median -251.0 |"
     )
+
+
+def test_scores_of_earlier_starts_stay_in_the_table(tmp_path: Path) -> None:
+    table = TABLES["surrogates"]
+    for algorithm in table.algorithms[:3]:
+        score = Score("Hopper-v5", algorithm.name, 2, 1.0, 2.0, [1], [1.0], "abc")
+        name = run_id(score.task, algorithm, 2)
+        text = yaml.safe_dump(table.settings("Hopper-v5", algorithm), sort_keys=False)
+        (tmp_path / f"{name}.yaml").write_text(text)
+        (tmp_path / f"{name}.json").write_text(json.dumps(asdict(score)))
+    names = [algorithm.name for algorithm in table.algorithms[:3]]
+    assert list(scores_so_far(tmp_path, table)) == [("Hopper-v5", name, 2) for name in names]
+
+    other = tmp_path / f"{run_id('Hopper-v5', table.algorithms[1], 2)}.yaml"
+    other.write_text(other.read_text().replace("gamma: 0.99", "gamma: 0.9"))
+    assert scored_run(tmp_path, table, "Hopper-v5", table.algorithms[1], 2) is None
+    assert len(scores_so_far(tmp_path, table)) == 2
+
+
+def test_failing_run_names_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "TRAINER", [sys.executable, "-c", "print('no'); raise SystemExit(7)"])
+    log = tmp_path / "run.log"
+    with pytest.raises(RuntimeError, match=f"exit code 7; its output is in {log}"):
+        Commands().run(log, [])
+    assert log.read_text() == "no\n"
+
+
+def test_stopped_benchmark_ends_its_runs_and_begins_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import signal; print('runs', flush=True); signal.pause()"
+    monkeypatch.setattr(runs, "TRAINER", [sys.executable, "-c", code])
+    commands, log, told = Commands(), tmp_path / "run.log", list[str]()
+
+    def run() -> None:
+        try:
+            commands.run(log, [])
+        except RuntimeError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not (log.is_file() and log.read_text()):
+        thread.join(0.01)
+    commands.end()
+    thread.join(60)
+    assert told == [f"ended with exit code -15; its output is in {log}"]
+    with pytest.raises(RuntimeError, match="the benchmark was stopped"):
+        commands.run(log, [])
