@@ -7,6 +7,7 @@ by the task, or is cut short. Letters: N agents, L sum of branch sizes.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,8 @@ def build(
     is_shared: bool = False,
     state: object = None,
     trainer_type: str = "ppo",
+    hyperparameters: Mapping[str, object] | None = None,
+    reward: Mapping[str, object] | None = None,
     **network: object,
 ) -> Behavior:
     torch.set_num_threads(1)
@@ -81,7 +84,9 @@ def build(
             "buffer_size": rows,
             "learning_rate": 0.01,
             "shared_critic": is_shared,
+            **(hyperparameters or {}),
         },
+        "reward_signals": {"extrinsic": dict(reward or {})},
         "network_settings": {
             "hidden_units": 16,
             "num_layers": 1,
