@@ -38,6 +38,7 @@ class CompiledPolicy:
         self._num_branches = len(policy.branch_sizes)
         branches = range(self._num_branches)
         self._outputs = ["mean"] if policy.continuous_size else []
+        self._outputs += ["deviation"] if policy.std_head is not None else []
         self._outputs += [f"branch_{k}.probabilities" for k in branches]
         self._outputs += [f"branch_{k}.log_probs" for k in branches]
         if policy.memory_size:
@@ -53,7 +54,7 @@ class CompiledPolicy:
             critic = build_critic_memory(self._policy)
             self._critic_inputs = {value.name for value in critic.graph.input}
             self._run_critic = open_session(critic.SerializeToString()).run
-        if self._policy.continuous_size:
+        if self._policy.continuous_size and self._policy.std_head is None:
             log_std = self._policy.log_std.detach().numpy()
             self._std = np.exp(log_std)  # (C,)
             self._log_scale = (log_std + LOG_SQRT_2PI).astype(np.float32)  # (C,)
@@ -85,7 +86,9 @@ class CompiledPolicy:
         continuous, discrete = np.zeros((num_rows, 0), np.float32), np.zeros((num_rows, 0), int)
         log_probs = []
         if self._policy.continuous_size:
-            continuous, chosen = self._draw_continuous(answers.pop(0), deterministic)
+            mean = answers.pop(0)
+            std, log_scale = self._std_and_log_scale(answers)
+            continuous, chosen = self._draw_continuous(mean, std, log_scale, deterministic)
             log_probs.append(chosen)
         if self._num_branches:
             discrete, chosen = self._draw_discrete(answers, deterministic)
@@ -110,14 +113,27 @@ class CompiledPolicy:
             parts.append(self._run_critic([RECURRENT_OUT], feed)[0][:, 0])
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
-    def _draw_continuous(
-        self, mean: NDArray[np.float32], deterministic: bool
+    def _std_and_log_scale(
+        self, answers: Arrays
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N, C) -> actions and their log-probabilities, both (N, C)."""
+        """Deviation and log(deviation sqrt(2 pi)), both (C,), or (N, C) from the next answer."""
+        if self._policy.std_head is None:
+            return self._std, self._log_scale
+        std: NDArray[np.float32] = answers.pop(0)
+        return std, np.log(std) + np.float32(LOG_SQRT_2PI)
+
+    def _draw_continuous(
+        self,
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        log_scale: NDArray[np.float32],
+        deterministic: bool,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean (N, C) and its spread -> actions and their log-probabilities, both (N, C)."""
         if deterministic:
-            return mean, np.broadcast_to(-self._log_scale, mean.shape).copy()
+            return mean, np.broadcast_to(-log_scale, mean.shape).copy()
         noise = self._chance.standard_normal(mean.shape, np.float32)
-        return mean + noise * self._std, np.float32(-0.5) * noise * noise - self._log_scale
+        return mean + noise * std, np.float32(-0.5) * noise * noise - log_scale
 
     def _draw_discrete(
         self, answers: Arrays, deterministic: bool

@@ -315,7 +315,9 @@ def _expected_decision(
     action = live.act(inputs, mask, torch.Generator(), True, memory)
     expected: Arrays = {"deterministic_continuous_actions": to_simulator(action).continuous}
     if noise is not None:
-        drawn = action.continuous + noise.to(dtype) * live.log_std.exp()
+        log_std = live.distribution(inputs, mask, sequences).log_std
+        assert log_std is not None
+        drawn = action.continuous + noise.to(dtype) * log_std.exp()
         sampled = dataclasses.replace(action, continuous=drawn)
         expected["continuous_actions"] = to_simulator(sampled).continuous
     for k, size in enumerate(live.branch_sizes):

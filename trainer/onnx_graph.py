@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.distributions import ACTION_LIMIT, MASKED_LOGIT
+from trainer.nn.std_head import LARGEST_LOG_STD, SMALLEST_LOG_STD
 from trainer.onnx_body import add_features, add_memory
 from trainer.onnx_nodes import BATCH, Graph
 from trainer.onnx_policy import UNITY_FORMAT
@@ -85,7 +86,7 @@ def _continuous_head(graph: Graph, policy: ActorCritic, features: str) -> None:
         mean = graph.add("Mul", [within, graph.constant("bound", ACTION_LIMIT)], "mean")
     else:
         mean = graph.dense("mean", features, head.weight, head.bias)
-    deviation = graph.constant("deviation", policy.log_std.detach().exp().unsqueeze(0))  # (1, C)
+    deviation = _deviation(graph, policy, features)
     noise = graph.add("RandomNormalLike", [mean], "noise", dtype=TensorProto.FLOAT)
     scaled_noise = graph.add("Mul", [noise, deviation], "scaled_noise")
     drawn = graph.add("Add", [mean, scaled_noise], "drawn")
@@ -98,6 +99,32 @@ def _continuous_head(graph: Graph, policy: ActorCritic, features: str) -> None:
     graph.output("continuous_actions", size)
     graph.constant_output("continuous_action_output_shape", [float(size)])
     graph.output("deterministic_continuous_actions", size)
+
+
+def _deviation(graph: Graph, policy: ActorCritic, features: str) -> str:
+    """Standard deviation of the Gaussian, (1, C), or (B, C) where it depends on the observation."""
+    head = policy.std_head
+    if head is None:
+        return graph.constant("deviation", policy.log_std.detach().exp().unsqueeze(0))
+    free = graph.dense("free_deviation", features, head.weight, head.bias)
+    if not head.has_softplus:
+        log_std = graph.add(
+            "Clip", [free], "log_deviation", min=SMALLEST_LOG_STD, max=LARGEST_LOG_STD
+        )
+        return graph.add("Exp", [log_std], "deviation")
+    # Not all of Unity's importers are known to have Softplus: ln(1 + e^x) is
+    # max(x, 0) + ln(1 + e^-|x|), where e^-|x| cannot overflow, and |x| = max(x, 0) + max(-x, 0).
+    minus_one = graph.constant("minus_one", -1.0)
+    positive = graph.add("Relu", [free], "deviation.positive")
+    turned = graph.add("Mul", [free, minus_one], "deviation.turned")
+    negative = graph.add("Relu", [turned], "deviation.negative")
+    size = graph.add("Add", [positive, negative], "deviation.size")
+    minus_size = graph.add("Mul", [size, minus_one], "deviation.minus_size")
+    fading = graph.add("Exp", [minus_size], "deviation.fading")
+    beyond_one = graph.add("Sub", [fading, minus_one], "deviation.beyond_one")
+    rest = graph.add("Log", [beyond_one], "deviation.rest")
+    softplus = graph.add("Add", [positive, rest], "deviation.softplus")
+    return graph.add("Add", [softplus, graph.constant("min_std", head.min_std)], "deviation")
 
 
 def _discrete_head(graph: Graph, policy: ActorCritic, features: str, masks: str) -> None:

@@ -19,6 +19,7 @@ from envs.spec import (
     ObservationSpec,
     ObservationType,
 )
+from trainer.config.behavior_settings import MIN_STD
 from trainer.config.settings import BehaviorSettings
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.normalizer import CLIP
@@ -98,6 +99,8 @@ def network_of(state: Mapping[str, object]) -> dict[str, object]:
         # Checkpoints that came before these have none of them.
         "layer_norm": network.get("layer_norm", False),
         "bounded_mean": network.get("bounded_mean", False),
+        "std_type": network.get("std_type", "learned"),
+        "min_std": network.get("min_std", MIN_STD),
         "normalize_clip": network.get("normalize_clip", CLIP),
         "shared_critic": settings["hyperparameters"]["shared_critic"],
         **{name: tuple(weight.shape) for name, weight in weights.items()},

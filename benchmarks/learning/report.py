@@ -22,6 +22,12 @@ def markdown(table: Table, scores: Sequence[Score]) -> str:
             for task in table.tasks
         ]
         lines.append(f"| {algorithm.name} | {' | '.join(cells)} |")
+    if table.wanted:
+        verdicts = [
+            verdict(table.wanted[task], [score for score in scores if score.task == task])
+            for task in table.tasks
+        ]
+        lines.append(f"| wanted of the median seed's evaluation | {' | '.join(verdicts)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -33,6 +39,14 @@ def cell(scores: Sequence[Score]) -> str:
     shown = [spread(training) if training else "no episode ended"]
     shown.append(spread([each.evaluation_return for each in scores]))
     return f"{' / '.join(shown)}; {len(scores)} seed{'s' if len(scores) > 1 else ''}"
+
+
+def verdict(wanted: float, scores: Sequence[Score]) -> str:
+    """Writes what was wanted of a task and whether the median over seeds is at least that."""
+    if not scores:
+        return f"{wanted:g}"
+    median = float(np.median([each.evaluation_return for each in scores]))
+    return f"{wanted:g}: {'met' if median >= wanted else '**not met**'}, median {median:.1f}"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -52,8 +66,8 @@ def draw(table: Table, scores: Sequence[Score], path: Path) -> None:
     )
     for panel in panels.flat[len(table.tasks) :]:
         panel.axis("off")
-    grid = np.linspace(0, table.max_steps, 101)
     for panel, task in zip(panels.flat, table.tasks, strict=False):
+        grid = np.linspace(0, table.max_steps(task), 101)
         for algorithm in table.algorithms:
             curves = [
                 np.interp(grid, score.steps, score.returns)

@@ -1,15 +1,22 @@
 """What the named tables train: tasks x algorithms, each with all its settings.
 
-The settings of one algorithm are the same for all tasks of a table.
+There are two kinds of table. One compares algorithms, the settings of each the same for all tasks.
+The other trains the ready files in configs/gym, which are tuned for their task and say by
+themselves which algorithm and how many steps; their numbers stand there and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
 
 Settings = Mapping[str, Any]
+READY = Path(__file__).parents[2] / "configs" / "gym"
+NUM_SUMMARIES = 100  # points of a curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +28,48 @@ class Algorithm:
     hyperparameters: Settings
 
 
+class Table(Protocol):
+    """Tasks (Gymnasium ids) x algorithms."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Gymnasium ids."""
+
+    @property
+    def algorithms(self) -> tuple[Algorithm, ...]:
+        """Rows."""
+
+    @property
+    def num_seeds(self) -> int:
+        """Runs of each task and algorithm."""
+
+    @property
+    def wanted(self) -> Mapping[str, float]:
+        """Mean return of the deterministic episodes that the median seed has to reach, by task."""
+
+    def max_steps(self, task: str) -> int:
+        """Gives the length of a run."""
+
+    def settings(self, task: str, algorithm: Algorithm) -> dict[str, Any]:
+        """Gives the settings file of one run."""
+
+
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Tasks (Gymnasium ids) x algorithms, trained for `max_steps` each."""
+class Comparison:
+    """Algorithms whose settings are the same for every task, all trained for as many steps."""
 
     tasks: tuple[str, ...]
     algorithms: tuple[Algorithm, ...]
-    max_steps: int
+    num_steps: int
     num_seeds: int
     behavior: Settings  # everything beside trainer_type, hyperparameters and max_steps
     num_envs: int = 1
     num_areas: int = 4
+    wanted: Mapping[str, float] = field(default_factory=dict)
+
+    def max_steps(self, task: str) -> int:
+        """Gives the length of a run."""
+        return self.num_steps
 
     def settings(self, task: str, algorithm: Algorithm) -> dict[str, Any]:
         """Gives the settings file of one run."""
@@ -40,9 +78,9 @@ class Table:
                 behavior_name(task): {
                     "trainer_type": algorithm.trainer_type,
                     "hyperparameters": dict(algorithm.hyperparameters),
-                    "max_steps": self.max_steps,
-                    "summary_freq": max(self.max_steps // 100, 100),
-                    "checkpoint_interval": self.max_steps,
+                    "max_steps": self.num_steps,
+                    "summary_freq": max(self.num_steps // NUM_SUMMARIES, 100),
+                    "checkpoint_interval": self.num_steps,
                     **self.behavior,
                 }
             },
@@ -52,6 +90,42 @@ class Table:
                 "num_areas": self.num_areas,
             },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyFiles:
+    """The files of configs/gym, one per task, and what their authors want of them."""
+
+    wanted: Mapping[str, float]
+    num_seeds: int
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Gymnasium ids."""
+        return tuple(self.wanted)
+
+    @property
+    def algorithms(self) -> tuple[Algorithm, ...]:
+        """One row: whatever each file says."""
+        return (Algorithm("configs/gym", "as the file says", {}),)
+
+    def max_steps(self, task: str) -> int:
+        """Gives the length of a run."""
+        (behavior,) = ready_file(task)["behaviors"].values()
+        return int(behavior["max_steps"])
+
+    def settings(self, task: str, algorithm: Algorithm) -> dict[str, Any]:
+        """Gives the task's file; only summaries come at other moments, for the curve."""
+        document = ready_file(task)
+        (behavior,) = document["behaviors"].values()
+        behavior["summary_freq"] = max(self.max_steps(task) // NUM_SUMMARIES, 100)
+        return document
+
+
+def ready_file(task: str) -> dict[str, Any]:
+    """Reads a task's file in configs/gym."""
+    document: dict[str, Any] = yaml.safe_load((READY / f"{task}.yaml").read_text())
+    return document
 
 
 def behavior_name(task: str) -> str:
@@ -129,15 +203,16 @@ SEVEN_TASKS = (
 )
 
 TABLES: Mapping[str, Table] = {
-    "mujoco": Table(SEVEN_TASKS, FAMILY, 1_000_000, 5, MUJOCO),
-    "surrogates": Table(SEVEN_TASKS, SURROGATES, 1_000_000, 3, MUJOCO),
-    "small-budget": Table(
-        ("InvertedPendulum-v5", "Reacher-v5", "Pendulum-v1"), FAMILY[:3], 100_000, 5, MUJOCO
+    "mujoco": Comparison(SEVEN_TASKS, FAMILY, 1_000_000, 5, MUJOCO),
+    "surrogates": Comparison(SEVEN_TASKS, SURROGATES, 1_000_000, 3, MUJOCO),
+    "small-budget": ReadyFiles(
+        {"InvertedPendulum-v5": 1000.0, "Reacher-v5": -8.6, "Pendulum-v1": -250.0}, 5
     ),
-    "discrete": Table(
-        ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0"),
-        FAMILY, 100_000, 5, MUJOCO,
+    # What Stable-Baselines3's Zoo publishes of the best of its PPO, TRPO and A2C.
+    "discrete": ReadyFiles(
+        {"CartPole-v1": 500.0, "Acrobot-v1": -73.5, "LunarLander-v3": 242.0,
+         "MountainCar-v0": -107.0}, 5,
     ),
     # A minute, to see that everything works; its figures mean nothing.
-    "smoke": Table(("CartPole-v1",), (FAMILY[0], FAMILY[2]), 4_096, 2, MUJOCO),
+    "smoke": Comparison(("CartPole-v1",), (FAMILY[0], FAMILY[2]), 4_096, 2, MUJOCO),
 }  # fmt: skip

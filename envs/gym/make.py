@@ -142,7 +142,10 @@ def _advice(
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         if "mujoco_py" in str(error) and (newest := newest_version(env)) is not None:
             return f"That package is of the past: take the newest version, gym:{newest}."
-        return "Install what this environment needs; for MuJoCo: pip install 'ppo-train[mujoco]'."
+        return (
+            "Install what this environment needs; for MuJoCo: pip install 'ppo-train[mujoco]', for "
+            "Box2D (LunarLander, BipedalWalker): pip install 'ppo-train[box2d]'."
+        )
     if not isinstance(error, TypeError):
         return "Correct the environment's constructor, or env_settings.env_kwargs."
     taken = _signature(env, build)

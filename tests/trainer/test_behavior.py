@@ -524,6 +524,7 @@ def test_checkpoint_of_another_network_is_refused(
     [
         (spec_of(), spec_of(), {"hyperparameters": {"shared_critic": True}}, "shared_critic"),
         (spec_of(), spec_of(), {"network_settings": {"activation": "relu"}}, "activation"),
+        (spec_of(), spec_of(), {"network_settings": {"std_type": "fixed"}}, "std_type"),
         (spec_of((2,), 0, (2, 3)), spec_of((2,), 0, (3, 2)), {}, "discrete_branches"),
         (spec_of((1, 2)), spec_of((2, 1)), {}, "observations"),
     ],

@@ -7,6 +7,7 @@ by the task, or is cut short. Letters: N agents, L sum of branch sizes.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,23 +60,39 @@ def name_of(combination: tuple[str, bool, str, bool, bool]) -> str:
 
 
 def build(
-    folder: Path, spec: BehaviorSpec, *, has_memory: bool, is_shared: bool, state: object = None
+    folder: Path,
+    spec: BehaviorSpec,
+    *,
+    has_memory: bool = False,
+    is_shared: bool = False,
+    state: object = None,
+    trainer_type: str = "ppo",
+    hyperparameters: Mapping[str, object] | None = None,
+    reward: Mapping[str, object] | None = None,
+    **network: object,
 ) -> Behavior:
     torch.set_num_threads(1)
     memory = {"memory_size": 8, "sequence_length": 4} if has_memory else None
     rows = AGENTS * DECISIONS
+    if trainer_type == "reinforce":
+        rows //= 3  # those of the two episodes that end
+    batches = {} if trainer_type == "a2c" else {"batch_size": rows // 2}
     settings = {
+        "trainer_type": trainer_type,
         "hyperparameters": {
-            "batch_size": rows // 2,
+            **batches,
             "buffer_size": rows,
             "learning_rate": 0.01,
             "shared_critic": is_shared,
+            **(hyperparameters or {}),
         },
+        "reward_signals": {"extrinsic": dict(reward or {})},
         "network_settings": {
             "hidden_units": 16,
             "num_layers": 1,
             "normalize": True,
             "memory": memory,
+            **network,
         },
     }
     return Behavior(

@@ -250,6 +250,8 @@ def test_signals_of_one_side_only_are_told() -> None:
         ("without_normalizer", {"normalize": True}, (3, 2), "running_mean: checkpoint none, now"),
         ("continuous", {}, (2, 3), "running_mean: checkpoint (3,), now (2,)"),
         ("continuous", {"activation": "tanh"}, (3, 2), "activation: ML-Agents' is always swish"),
+        ("continuous", {"std_type": "fixed"}, (3, 2), "std_type: ML-Agents' is always learned"),
+        ("hybrid", {"std_type": "state_softplus"}, (3, 2), "learned, now state_softplus"),
         ("memory", {"memory": None}, (3, 2), "memory (LSTM): checkpoint 8 tensors more"),
     ],
 )

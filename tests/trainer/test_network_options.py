@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,21 @@ from trainer.export_onnx import export
 from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.mlp import MLP
 from trainer.nn.normalizer import Normalizer
-from trainer.onnx_policy import OnnxPolicy
+from trainer.onnx_graph import build_model, cut_to_outputs
+from trainer.onnx_policy import OnnxPolicy, open_session
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "layer_norm": {"layer_norm": True},
     "bounded_mean": {"bounded_mean": True},
     "normalize_clip": {"normalize": True, "normalize_clip": 0.5},
     "critic of its own size": {"critic_hidden_units": 7, "critic_num_layers": 3},
+    "fixed": {"std_type": "fixed", "initial_log_std": -1.2},
+    "state_log_std": {"std_type": "state_log_std"},
+    "state_softplus": {"std_type": "state_softplus", "min_std": 0.05},
     "all with memory": {
         "layer_norm": True,
         "bounded_mean": True,
+        "std_type": "state_softplus",
         "critic_hidden_units": 7,
         "memory": {"memory_size": 8},
     },
@@ -120,6 +126,53 @@ def test_agents_act_like_the_policy(kind: str, option: str) -> None:
         torch.testing.assert_close(found.memory, expected.memory, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("std_type", ["state_log_std", "state_softplus"])
+def test_exported_file_spreads_its_draws_by_what_it_sees(tmp_path: Path, std_type: Any) -> None:
+    spec = make_spec((4,), 2, ())
+    policy = make_policy(spec, std_type=std_type, normalize=True)
+    assert policy.std_head is not None
+    with torch.no_grad():  # no draw is clipped
+        policy.mean_head.weight.zero_()
+        policy.std_head.weight.mul_(8)
+        policy.std_head.bias.fill_(-1.5)
+    export(policy, spec, tmp_path / "drawn.onnx")
+    file, compiled = OnnxPolicy(tmp_path / "drawn.onnx", seed=5), CompiledPolicy(policy, seed=0)
+    obs, _ = random_inputs(spec, 3)
+    spreads = []
+    for row in obs[0]:
+        rows = [np.tile(row, (20_000, 1))]
+        with torch.no_grad():
+            seen = policy.inputs([torch.from_numpy(rows[0][:1])])
+            log_std = policy.distribution(seen, None).log_std
+        assert log_std is not None
+        spreads.append(log_std.exp()[0].numpy())
+        # 5 standard errors of a deviation: 5 / sqrt(2 n) of it
+        unity = file.act(rows, None, deterministic=False).continuous
+        assert 3 * unity.std(axis=0) == approx(spreads[-1], rel=0.025)
+        agents = compiled.act(rows, None).continuous.numpy()
+        assert agents.std(axis=0) == approx(spreads[-1], rel=0.025)
+    assert np.max(spreads) < 0.5
+    assert np.ptp(spreads, axis=0).min() > 0.02  # the rows differ
+
+
+@pytest.mark.parametrize("std_type", ["state_log_std", "state_softplus"])
+@pytest.mark.parametrize("said", [-200.0, -3.0, 0.0, 3.0, 200.0])
+def test_deviation_of_the_file_is_right_far_out(said: float, std_type: Any) -> None:
+    policy = make_policy(make_spec((4,), 2, ()), std_type=std_type)
+    assert policy.std_head is not None
+    with torch.no_grad():
+        policy.std_head.weight.zero_()
+        policy.std_head.bias.fill_(said)
+    model = cut_to_outputs(build_model(policy), ["deviation"])
+    obs = {"obs_0": np.zeros((1, 4), np.float32)}
+    (found,) = open_session(model.SerializeToString()).run(["deviation"], obs)
+    expected = {
+        "state_log_std": math.exp(min(max(said, -20.0), 2.0)),
+        "state_softplus": math.log1p(math.exp(said)) + 0.01,
+    }
+    assert found[0] == approx([expected[std_type]] * 2, rel=1e-5)
+
+
 def test_layer_norm_and_goals_go_together(tmp_path: Path) -> None:
     sensors = [
         ObservationSpec((3,), (DimensionProperty.NONE,), kind, name)
@@ -147,6 +200,15 @@ def test_layer_norm_and_goals_go_together(tmp_path: Path) -> None:
                 "network_settings": {"critic_hidden_units": 64},
             },
             "the critic has no layers of its own",
+        ),
+        ({"network_settings": {"min_std": 0.1}}, "std_type is learned, which has no floor"),
+        (
+            {"network_settings": {"std_type": "fixed", "min_std": 0.1}},
+            "std_type is fixed, which has no floor",
+        ),
+        (
+            {"network_settings": {"std_type": "state_softplus", "initial_log_std": -5}},
+            "a standard deviation of 0.0067, but min_std is 0.01",
         ),
     ],
 )

@@ -5,6 +5,7 @@ Keys and defaults are ML-Agents'; the keys it does not have are marked "(ours)".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,10 @@ from trainer.config.values import Count, Flag, Positive, Range, Share, Words, co
 
 Activation = Literal["swish", "tanh", "relu", "elu"]
 Initialization = Literal["kaiming", "orthogonal"]
+StdType = Literal["learned", "fixed", "state_log_std", "state_softplus"]
 VisualEncoder = Literal["simple", "nature_cnn", "resnet", "match3", "fully_connected"]
+
+MIN_STD = 0.01
 
 
 class MemorySettings(Settings):
@@ -90,7 +94,16 @@ class NetworkSettings(Settings):
     orthogonal as in PPO's reference code."""
 
     initial_log_std: Annotated[float, Range(at_least=-20, at_most=2)] = 0.0
-    """(ours) Logarithm of the standard deviation that continuous actions start with."""
+    """(ours) Logarithm of the standard deviation that continuous actions start with, in a unit in
+    which their bounds are -3 and 3: -1.2 is 0.05 of the way from one to the other."""
+
+    std_type: StdType = "learned"
+    """(ours) What that standard deviation is later: a number per dimension that is learnt, as in
+    ML-Agents, or stays fixed; or what a layer of its own says of every observation, as a logarithm
+    within -20 and 2, or through softplus and with min_std added."""
+
+    min_std: Annotated[float, Range(at_least=1e-4)] = MIN_STD
+    """(ours) Floor below the standard deviation of std_type state_softplus."""
 
     @model_validator(mode="after")
     def _clip_is_used(self) -> NetworkSettings:
@@ -100,6 +113,26 @@ class NetworkSettings(Settings):
                 "cut. Set normalize to true, or leave normalize_clip out",
                 "normalize_clip",
                 "normalize",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _floor_is_used(self) -> NetworkSettings:
+        if self.std_type != "state_softplus" and self.min_std != MIN_STD:
+            raise contradiction(
+                f"min_std is {self.min_std:g}, but std_type is {self.std_type}, which has no "
+                "floor. Set std_type to state_softplus, or leave min_std out",
+                "min_std",
+                "std_type",
+            )
+        first = math.exp(self.initial_log_std)
+        if self.std_type == "state_softplus" and first <= self.min_std:
+            raise contradiction(
+                f"initial_log_std is {self.initial_log_std:g}, a standard deviation of "
+                f"{first:.2g}, but min_std is {self.min_std:g} and nothing is below it. Raise "
+                "initial_log_std or lower min_std",
+                "initial_log_std",
+                "min_std",
             )
         return self
 

@@ -85,6 +85,11 @@ def adopt(
     for key in ("layer_norm", "bounded_mean"):
         if getattr(settings.network_settings, key):
             found.mismatches.append(f"{key}: ML-Agents' networks have none, now true")
+    if policy.continuous_size and settings.network_settings.std_type != "learned":
+        found.mismatches.append(
+            f"std_type: ML-Agents' is always learned, now {settings.network_settings.std_type}"
+        )
+        raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     weights = _weights(checkpoint, policy, sources, signals, found)
     weights |= _normalizer(checkpoint.modules[POLICY], policy, found)
     _look_for_more(checkpoint, policy, sources, signals, found)

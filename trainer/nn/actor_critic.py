@@ -29,6 +29,7 @@ from trainer.nn.memory import Memory, Sequences
 from trainer.nn.mlp import initialize
 from trainer.nn.normalizer import Normalizer
 from trainer.nn.sensors import Inputs, UnsupportedBehaviorError, in_pieces, sensors_of
+from trainer.nn.std_head import StdHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,16 @@ def of_critic(network: NetworkSettings) -> NetworkSettings:
 class ActorCritic(nn.Module):
     """A policy and a critic, side by side, or on one body with `shared_critic`.
 
-    Continuous actions are Gaussian with a standard deviation that is learnt but does not depend on
-    the observation; each discrete branch is a categorical distribution over its allowed actions.
+    Continuous actions are Gaussian; their standard deviation does not depend on the observation,
+    unless `network_settings.std_type` asks for `std_head`. Each discrete branch is a categorical
+    distribution over its allowed actions.
     With `network_settings.memory` an LSTM stands between body and heads of either; what an agent
     carries from one decision to the next is W = `memory_width` numbers, those of the actor first.
     Nothing here changes the normaliser; `update_normalizer` does.
     """
+
+    log_std: Tensor  # (C,), where there is no std_head
+    std_head: StdHead | None
 
     def __init__(
         self,
@@ -121,16 +126,25 @@ class ActorCritic(nn.Module):
             self.memory_width = size if shared_critic else 2 * size
             num_features = self.actor_memory.num_features
 
-        def head(size: int, kaiming_gain: float) -> nn.Linear:
-            how = network.initialization
-            layer = nn.Linear(num_features, size)
-            return initialize(layer, how, 0.01 if how == "orthogonal" else kaiming_gain)
+        def gain(of_kaiming: float) -> float:
+            return 0.01 if network.initialization == "orthogonal" else of_kaiming
 
+        def head(size: int, kaiming_gain: float) -> nn.Linear:
+            layer = nn.Linear(num_features, size)
+            return initialize(layer, network.initialization, gain(kaiming_gain))
+
+        self.std_head = None
         if self.continuous_size:
-            self.mean_head = head(self.continuous_size, 0.2)
-            self.log_std = nn.Parameter(
-                torch.full((self.continuous_size,), network.initial_log_std)
-            )
+            size = self.continuous_size
+            self.mean_head = head(size, 0.2)
+            first = torch.full((size,), network.initial_log_std)
+            match network.std_type:
+                case "learned":
+                    self.log_std = nn.Parameter(first)
+                case "fixed":
+                    self.register_buffer("log_std", first)
+                case "state_log_std" | "state_softplus":
+                    self.std_head = StdHead(num_features, size, network, gain(0.2))
         if self.branch_sizes:
             self.branch_head = head(sum_of_branches(spec), 0.1)
         if self.critic_memory is None:
@@ -223,6 +237,10 @@ class ActorCritic(nn.Module):
         mean = functional.linear(features, self.mean_head.weight, self.mean_head.bias)
         return ACTION_LIMIT * torch.tanh(mean) if self.has_bounded_mean else mean
 
+    def _log_std(self, features: Tensor) -> Tensor:
+        """(B, H) -> (B, C), or (C,) where no row differs from another."""
+        return self.log_std if self.std_head is None else self.std_head(features)
+
     def _branches(self, features: Tensor, mask: Tensor | None) -> list[Tensor]:
         logits = functional.linear(features, self.branch_head.weight, self.branch_head.bias)
         return masked_log_softmax(logits, mask, self.branch_sizes)
@@ -261,8 +279,9 @@ class ActorCritic(nn.Module):
                 noise = torch.zeros_like(mean)
             else:
                 noise = torch.empty_like(mean).normal_(generator=generator)
-            continuous = torch.addcmul(mean, noise, self.log_std.exp())
-            log_probs.append(standard_normal_log_probs(noise) - self.log_std)
+            log_std = self._log_std(features)
+            continuous = torch.addcmul(mean, noise, log_std.exp())
+            log_probs.append(standard_normal_log_probs(noise) - log_std)
         if self.branch_sizes:
             branches = self._branches(features, mask)
             if deterministic:
@@ -305,7 +324,7 @@ class ActorCritic(nn.Module):
         branches = self._branches(features, mask) if self.branch_sizes else ()
         if not self.continuous_size:
             return Distribution(None, None, tuple(branches))
-        return Distribution(self._mean(features), self.log_std, tuple(branches))
+        return Distribution(self._mean(features), self._log_std(features), tuple(branches))
 
     def actor_parameters(self) -> list[nn.Parameter]:
         """Gives what decides about actions; with `shared_critic` the shared layers too."""
