@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +14,9 @@ NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f]")
 def stays_below(name: str) -> bool:
     """Tells whether a name, a path perhaps, stays below the folder that it is put in."""
     parts = re.split(r"[/\\]", name)
-    has_drive = re.match(r"[A-Za-z]:", name) is not None  # what Windows takes for another disk
+    # Windows takes these for another disk, and `a:b` too.
+    drive = r"[A-Za-z]:" if os.name == "nt" else r"[A-Za-z]:[/\\]"
+    has_drive = re.match(drive, name) is not None
     return bool(parts[0]) and ".." not in parts and any(p != "." for p in parts) and not has_drive
 
 
@@ -25,11 +28,14 @@ def objection_to_behavior_id(behavior_id: str) -> str | None:
     try:
         parts = urlsplit(behavior_id)
         team = parse_qs(parts.query).get("team", ["0"])[0]
-        int(team)
+        is_team = 0 <= int(team) < 2**31
     except ValueError:
+        is_team = False
+    if not is_team:
         return "behind its name ?team= and a whole number is expected, or nothing"
     if NOT_IN_NAMES.search(behavior_id):
         return "its name has control characters"
+    parts = urlsplit(behavior_id)
     if not parts.path:
         return "it has no name"
     if not stays_below(parts.path):
