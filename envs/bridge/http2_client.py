@@ -13,6 +13,7 @@ import re
 import socket
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -170,7 +171,22 @@ class UnaryConnection:
         try:
             self._socket.sendall(data)
         except OSError as error:
-            raise CallError(f"sending failed: {error}") from error
+            words = self._last_words()
+            raise CallError(words or f"sending failed: {error}") from error
+
+    def _last_words(self) -> str | None:
+        """Gives why the server went away, if it has said so before it hung up."""
+        with suppress(OSError):
+            self._received += self._socket.recv(RECEIVE_BYTES)
+        received, start = self._received, 0
+        while len(received) - start >= FRAME_HEADER_BYTES:
+            end = start + FRAME_HEADER_BYTES + int.from_bytes(received[start : start + 3], "big")
+            if received[start + 3] == Frame.GOAWAY:
+                # Behind the last stream and the error, four bytes each.
+                words = received[start + FRAME_HEADER_BYTES + 8 : end]
+                return f"the server goes away: {_readable(bytes(words))}"
+            start = end
+        return None
 
     def _receive_frame(self) -> None:
         """Waits for one frame and heeds it."""
@@ -246,7 +262,9 @@ class UnaryConnection:
         """Takes the end of the call; without an answer before it, it is a refusal."""
         self._is_ended = True
         if UNAUTHENTICATED in trailers:
-            raise UnauthenticatedError(unquote(_readable(trailers).partition("grpc-message")[2]))
+            raise UnauthenticatedError(
+                _message(trailers) or "it wants another token, or one at all"
+            )
         if len(self._answer) < MESSAGE_HEADER_BYTES:
             raise CallError(f"the server refused the call: {_readable(trailers)}")
 
@@ -304,3 +322,18 @@ def _readable(block: bytes) -> str:
     """Gives what a human can read in a header block; servers write their reasons in clear."""
     pieces = re.findall(rb"[ -~]{4,}", block)
     return b" ".join(pieces).decode("ascii") or "no reason given"
+
+
+def _message(trailers: bytes) -> str:
+    """Gives the reason of a refusal, if a server wrote it as ours does: plainly, and quoted."""
+    _, name, rest = trailers.partition(header_text("grpc-message"))
+    if not name or not rest:
+        return ""
+    length, start, shift = rest[0], 1, 0
+    if length == 127:  # what is more follows in groups of seven bits (RFC 7541, section 5.1)
+        for digit in rest[1:5]:
+            length += (digit & 127) << shift
+            start, shift = start + 1, shift + 7
+            if digit < 128:
+                break
+    return unquote(rest[start : start + length].decode("ascii", "replace"))

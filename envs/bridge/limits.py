@@ -43,7 +43,9 @@ def require_short_words(output: UnityRLInitializationOutputProto) -> None:
             )
 
 
-def require_usable_brains(brains: Sequence[BrainParametersProto], known: Mapping[str, object]) -> None:
+def require_usable_brains(
+    brains: Sequence[BrainParametersProto], known: Mapping[str, object]
+) -> None:
     """Raises BadDataError for behaviours that cannot be stored, or are too many.
 
     Args:
