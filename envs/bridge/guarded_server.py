@@ -165,6 +165,13 @@ class GuardedServer(SimulatorServer):
             dialer.on_end = lambda: self._explain(dialer, wire)
             self._clock.after(self._door.handshake_timeout_s, lambda: self._expect(dialer, wire))
 
+    def _lose(self, dialer: Dialer, stream: int | None) -> None:
+        """Also hears of a simulator that hangs up between two calls: no process's end tells it."""
+        was_idle = self._pending is None and not self._is_closing
+        super()._lose(dialer, stream)
+        if stream is None and dialer is self._peer and was_idle:
+            self._deliver(ConnectionLost(Call(b"", self.generation, self._answer)))
+
     def _explain(self, dialer: Dialer, wire: TlsWire) -> None:
         """Tells of a handshake that failed; who does not speak TLS is told what to do."""
         if wire.failure is None:
