@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from envs.bridge.event_loop import TimedEventLoop
@@ -66,7 +66,7 @@ class Door:
     """How simulators of other machines come in."""
 
     tls: ssl.SSLContext
-    token: str
+    token: str = field(repr=False)
     host: str = LOOPBACK
     handshake_timeout_s: float = 10.0  # from dialling to the first call with the token
     fingerprint: str = ""  # of the certificate, to be shown to the user
