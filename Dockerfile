@@ -17,7 +17,7 @@ COPY envs envs
 # torch comes first, from its own index: the ordinary one has only builds with CUDA.
 RUN .venv/bin/pip install --quiet --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" torch
 # hadolint ignore=DL3059 # a layer of its own: torch is large and seldom changes
-RUN .venv/bin/pip install --quiet --no-cache-dir --constraint constraints.txt --editable '.[mujoco,video]'
+RUN .venv/bin/pip install --quiet --no-cache-dir --constraint constraints.txt --editable '.[mujoco,video,remote]'
 
 FROM python:3.11-slim
 # MuJoCo films off screen through EGL.

@@ -49,7 +49,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
-	$(INSTALL) --editable '.[mujoco,video]'
+	$(INSTALL) --editable '.[mujoco,video,remote]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

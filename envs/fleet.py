@@ -19,7 +19,7 @@ import numpy as np
 from envs.batch import Actions, Int64
 from envs.bridge import launcher, restarts
 from envs.bridge.bad_numbers import DroppedEpisode
-from envs.bridge.event_loop import EventLoop
+from envs.bridge.event_loop import EventLoop, TimedEventLoop
 from envs.bridge.launcher import LaunchPlan
 from envs.bridge.server import Call, ConnectionLost
 from envs.bridge.session import Phase, SimulatorMessage
@@ -93,7 +93,7 @@ class Fleet:
 
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
-        self._loop: EventLoop[Event] = EventLoop()
+        self._loop: EventLoop[Event] = EventLoop() if plan.door is None else TimedEventLoop()
         self._lanes = LaneTable()
         self._simulators: list[Simulator] = []
         self._parameters = dict(plan.environment_parameters)
@@ -393,10 +393,7 @@ class Fleet:
             self._lose(simulator, SimulatorTimedOutError, what, advice)
             return
         what = f"did not dial the trainer within {wait_s:g} s"
-        if self._plan.launch is None:
-            advice = f"Press Play in a scene whose ML-Agents port is {simulator.port}. " + advice
-        else:
-            advice = "Does its scene hold an Agent that asks for decisions? " + advice
+        advice = simulator.dial_advice() + advice
         self._lose(simulator, SimulatorDidNotStartError, what, advice)
 
     def _lose_ended(self, simulator: Simulator, exit_code: int) -> None:
@@ -460,7 +457,8 @@ class Fleet:
             limit = self._plan.max_lifetime_restarts
             of_limit = f" of {limit}" if limit >= 0 else ""
             wait = f" in {delay_s:g} s" if delay_s else ""
-            outcome = f"Restarting{wait} ({simulator.num_restarts}{of_limit})."
+            what_now = "Restarting" if self._plan.launch else "It may dial again"
+            outcome = f"{what_now}{wait} ({simulator.num_restarts}{of_limit})."
         else:
             outcome = _sentence(f"Given up: {refusal}")
             outcome += f" Simulators that go on: {self.num_alive}." if self.num_alive else ""

@@ -16,6 +16,7 @@ from envs.batch import Bool, Int32, Int64
 from envs.errors import BadDataError
 
 NOBODY = -1
+MOST_AGENTS = 100_000  # living ones, of one behaviour of one simulator
 
 
 class LanePool:
@@ -62,9 +63,21 @@ class AgentLanes:
         return self._lanes
 
     def require_unique(self, agent_ids: Int32) -> None:
-        """Raises BadDataError when an id stands twice among those that ask for a decision."""
-        if agent_ids is self._last_ids or (agent_ids[1:] > agent_ids[:-1]).all():
-            return  # the usual cases: as in the last message, or in order
+        """Raises BadDataError when an id stands twice among those that ask for a decision.
+
+        Or when there are too many of them, in this message or alive.
+        """
+        if agent_ids is self._last_ids:
+            return  # the usual case
+        num_agents = max(len(agent_ids), len(self._ids))
+        if num_agents > MOST_AGENTS:
+            raise BadDataError(
+                f"behaviour {self._behavior_id!r} has {num_agents} living agents, at most "
+                f"{MOST_AGENTS} per simulator are expected. Do episodes end, and do agents keep "
+                "their ids? Use fewer training areas."
+            )
+        if (agent_ids[1:] > agent_ids[:-1]).all():
+            return  # usual too: another set, in order
         if len(np.unique(agent_ids)) == len(agent_ids):
             return
         ids, counts = np.unique(agent_ids, return_counts=True)

@@ -1,4 +1,4 @@
-"""The control and health endpoint of a run: HTTP on loopback, in a thread of its own.
+"""The control and health endpoint of a run: HTTP, or HTTPS where others reach it, in threads.
 
 Nothing here touches the run. Commands wait in a queue until the run's loop takes them between two
 turns; health and metrics come from what the loop last left here.
@@ -20,11 +20,13 @@ from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Self
 
+from envs.tls import LOOPBACK, is_every_address
 from trainer.config.errors import ConfigError, UserError
-from trainer.config.settings import ControlSettings
+from trainer.config.settings import ControlSettings, ListenSettings
 from trainer.control_client import COMMAND_WAIT_S, FILE, Address, CommandError, read_address
 from trainer.control_metrics import RunCollector, exposition
 from trainer.control_server import ControlServer, Reply
+from trainer.listening import control_token, identity_of
 from trainer.reporter import RunProgress, status_text
 
 VERBS = ("status", "pause", "continue", "checkpoint", "export", "set", "stop")
@@ -80,14 +82,22 @@ class Control:
     Without a port nothing listens, and no command ever comes.
     """
 
-    def __init__(self, settings: ControlSettings, run_id: str, logs: Path) -> None:
+    def __init__(
+        self,
+        settings: ControlSettings,
+        run_id: str,
+        logs: Path,
+        listen: ListenSettings | None = None,
+    ) -> None:
         """Opens nothing yet.
 
         Args:
-            settings: port, and how long the loop may stand still.
+            settings: host, port and token, and how long the loop may stand still.
             run_id: of the run.
-            logs: folder of `control.json`.
+            logs: folder of `control.json`, and of a generated certificate.
+            listen: certificate, if there is to be TLS.
         """
+        self._listen = listen or ListenSettings()
         self._settings = settings
         self._run_id = run_id
         self._path = logs / FILE
@@ -105,7 +115,8 @@ class Control:
         """Listens, and writes where.
 
         Raises:
-            ConfigError: the run is running already, or the port is in use.
+            ConfigError: the run is running already, the port is in use, or token, certificate or
+                key cannot be used.
         """
         port = self._settings.port
         if port is None:
@@ -116,17 +127,30 @@ class Control:
                 f"Run '{self._run_id}' is running already (pid {other.pid}, {self._path}). Stop it "
                 f"with `ppo-train stop --run-id {self._run_id}`, or choose another --run-id."
             )
-        token = secrets.token_urlsafe(32)
+        host = self._settings.host
+        token = control_token(self._settings) or secrets.token_urlsafe(32)
+        identity = None
+        if self._listen.has_tls:
+            identity = identity_of(self._listen, self._path.parent, host, "http/1.1")
+        tls = None if identity is None else identity.tls
         try:
-            self._server = ControlServer(port, token, self._answer)
+            self._server = ControlServer(port, token, self._answer, host, tls)
         except OSError as error:
             raise ConfigError(
-                f"control_settings.port is {port}, but nothing can listen there: {error.strerror}. "
-                f"Choose another port, or 0 for one that is free."
+                f"control_settings.port is {port}, but nothing can listen there on {host}: "
+                f"{error.strerror or error}. Choose another port, or 0 for one that is free; host "
+                f"is an address of this machine."
             ) from error
         self.pulse.beat()
         self._is_open = True
-        self._address = Address(self._run_id, os.getpid(), self._server.port, token)
+        self._address = Address(
+            self._run_id,
+            os.getpid(),
+            self._server.port,
+            token,
+            LOOPBACK if is_every_address(host) else host,
+            None if identity is None else identity.fingerprint,
+        )
         self._server.start()
         self._address.write(self._path)
         return self

@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from envs.tls import LOOPBACK, DoorError, Trust, address_words, is_loopback
 from trainer.atomic_file import atomic_path
 from trainer.config.errors import UserError
 
-HOST = "127.0.0.1"
 FILE = "control.json"
 OWNER_ONLY = 0o600
 TOKEN_IS_RIGHT = "/token"
+WRITTEN = ("run_id", "pid", "port", "token", "host", "fingerprint")
 # A run answers between two turns of its loop; an update or a checkpoint may lie between.
 COMMAND_WAIT_S = 600.0
 KNOCK_WAIT_S = 5.0
@@ -35,7 +36,28 @@ class Address:
     run_id: str
     pid: int
     port: int
-    token: str
+    token: str = field(repr=False)
+    host: str = LOOPBACK
+    fingerprint: str | None = None  # of the certificate; None: no TLS, unless an authority is named
+    ca_file: str | None = None
+    is_distant: bool = False  # another machine's: its process cannot be looked at
+
+    @property
+    def words(self) -> str:
+        """Who is asked, for messages."""
+        if self.is_distant:
+            return f"The run at {address_words(self.host, self.port)}"
+        return f"Run '{self.run_id}' (pid {self.pid}, port {self.port})"
+
+    @property
+    def advice(self) -> str:
+        """What to do when it does not answer."""
+        if self.is_distant:
+            return (
+                "Is it running with --control and --control-host, is this its port, and does its "
+                "firewall let you through?"
+            )
+        return "It has probably just ended: look at the last line of its run_logs/events.jsonl."
 
     def write(self, path: Path) -> None:
         """Writes the file, readable by its owner alone."""
@@ -43,7 +65,8 @@ class Address:
         with atomic_path(path) as partial:
             partial.touch(mode=OWNER_ONLY)
             partial.chmod(OWNER_ONLY)  # a killed writer may have left one with other rights
-            partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+            document = {key: asdict(self)[key] for key in WRITTEN}
+            partial.write_text(json.dumps(document, indent=2) + "\n")
 
     def answers(self) -> bool:
         """Whether the run that wrote this still lives: the process, the port and the token."""
@@ -51,8 +74,15 @@ class Address:
             return False
         try:
             return self.request("GET", TOKEN_IS_RIGHT, timeout_s=KNOCK_WAIT_S)[0] == 200
-        except (OSError, HTTPException):
+        except (OSError, HTTPException, DoorError):
             return False
+
+    @property
+    def trust(self) -> Trust | None:
+        """How TLS knows the run; None: there is no TLS, as on loopback nobody asked for it."""
+        if self.fingerprint is not None or self.ca_file is not None:
+            return Trust(self.ca_file, self.fingerprint)
+        return None if is_loopback(self.host) else Trust()
 
     def request(
         self, method: str, path: str, body: object = None, *, timeout_s: float
@@ -62,9 +92,13 @@ class Address:
         Raises:
             OSError: nobody listens, or does not answer in time.
             HTTPException: who listens does not speak HTTP.
+            DoorError: who listens is not the run that is meant, or does not speak TLS.
         """
-        connection = HTTPConnection(HOST, self.port, timeout=timeout_s)
+        connection = HTTPConnection(self.host, self.port, timeout=timeout_s)
         try:
+            connection.connect()
+            if self.trust is not None:
+                connection.sock = self.trust.wrap(connection.sock, self.host, "http/1.1")
             content = None if body is None else json.dumps(body)
             headers = {"Authorization": f"Bearer {self.token}"}
             connection.request(method, path, content, headers)
@@ -96,6 +130,8 @@ def read_address(path: Path) -> Address | None:
             int(document["pid"]),
             int(document["port"]),
             str(document["token"]),
+            str(document.get("host", LOOPBACK)),
+            document.get("fingerprint"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -124,11 +160,12 @@ def command(address: Address, verb: str, arguments: Mapping[str, object]) -> str
         status, body = address.request("POST", path, dict(arguments), timeout_s=COMMAND_WAIT_S + 10)
         document = json.loads(body)
         message = str(document["message"])
+    except DoorError as error:
+        raise CommandError(f"{address.words} cannot be asked: {error}") from error
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        reason = str(error) or type(error).__name__
         raise CommandError(
-            f"Run '{address.run_id}' (pid {address.pid}, port {address.port}) did not answer "
-            f"`{verb}`: {str(error) or type(error).__name__}. It has probably just ended: look at "
-            f"the last line of its run_logs/events.jsonl."
+            f"{address.words} did not answer `{verb}`: {reason}. {address.advice}"
         ) from error
     if status != 200:
         raise CommandError(message)

@@ -34,7 +34,7 @@ from trainer.run_end import (
 )
 from trainer.run_start import resumed_or_started
 from trainer.run_storage import RunStorage
-from trainer.simulators import plan_fleet
+from trainer.simulators import plan_fleet, waiting_words
 from trainer.speedometer import Speedometer
 from trainer.stopping import StopRequest
 from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
@@ -78,7 +78,9 @@ class Run:
         self._unsent: dict[int, dict[str, Actions]] = {}  # answers, while paused
         chosen = settings.checkpoint_settings
         logs = self.storage.folder.own_logs(self.is_training)
-        self.control = Control(settings.control_settings, chosen.run_id, logs)
+        self.control = Control(
+            settings.control_settings, chosen.run_id, logs, settings.listen_settings
+        )
         self.commands = Commands(self)
         self._last_loss: str | None = None
         self._speedometer = Speedometer()
@@ -121,11 +123,8 @@ class Run:
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
             self.fleet = fleet
-            if plan.launch is None:
-                self.reporter.info(
-                    f"Listening on port {plan.base_port}. Start training by pressing the Play "
-                    f"button in the Unity Editor."
-                )
+            if (waiting := waiting_words(plan)) is not None:
+                self.reporter.info(waiting)
             try:
                 outcome = self._loop()
             except SimulatorClosedError as closed:

@@ -21,7 +21,7 @@ from envs.spec import (
     parse_behavior_id,
 )
 from trainer.config.problems import nearest, one_of
-from trainer.config.settings import RunSettings
+from trainer.config.settings import ListenSettings, RunSettings
 from trainer.simulators import plan_fleet
 
 # Behaviours appear when their first agent asks for a decision, which may be some steps late.
@@ -70,7 +70,9 @@ def look_at_scene(settings: RunSettings) -> Scene:
     """
     logs = Path(tempfile.mkdtemp(prefix="ppo-train-check-"))
     seed = max(0, settings.env_settings.seed)
-    plan = replace(plan_fleet(settings, logs, seed), num_simulators=1, max_bad_episodes=0)
+    # An Editor is this machine's, wherever the run itself will listen.
+    here = settings.model_copy(update={"listen_settings": ListenSettings()})
+    plan = replace(plan_fleet(here, logs, seed), num_simulators=1, max_bad_episodes=0)
     scene = watch(plan)  # if this fails, its message names a log in the folder
     shutil.rmtree(logs, ignore_errors=True)
     return scene

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from envs.fleet import EngineConfiguration, FleetPlan, Sampler, SamplerKind
 from envs.registry import resolve
+from envs.tls import address_words, is_every_address
 from trainer.config.samplers import (
     ConstantSampler,
     GaussianSampler,
@@ -17,6 +18,9 @@ from trainer.config.samplers import (
     derived_seed,
 )
 from trainer.config.settings import EDITOR_PORT, RunSettings
+from trainer.listening import simulator_door
+
+HOST_TO_FILL_IN = "HOST"
 
 
 def plan_fleet(
@@ -29,6 +33,10 @@ def plan_fleet(
         logs_dir: where simulators' logs go.
         seed: simulator i gets `seed` + i.
         video: a Gymnasium environment films its episodes into this file.
+
+    Raises:
+        ConfigError: simulators of other machines are waited for, but certificate, key or token
+            cannot be used.
     """
     env, engine = settings.env_settings, settings.engine_settings
     names = list(settings.behaviors)
@@ -43,8 +51,11 @@ def plan_fleet(
         no_graphics_monitor=engine.no_graphics_monitor,
         video=video,
     )
+    listen = settings.listen_settings
+    is_guarded = launch is None and listen.is_guarded
     return FleetPlan(
         launch=launch,
+        door=simulator_door(listen, logs_dir) if is_guarded else None,
         num_simulators=env.num_envs,
         seed=seed,
         num_areas=env.num_areas,
@@ -66,6 +77,28 @@ def plan_fleet(
         environment_parameters=seeded_parameters(settings.environment_parameters, seed),
         logs_dir=logs_dir,
         lockstep=settings.reproducible,
+    )
+
+
+def waiting_words(plan: FleetPlan) -> str | None:
+    """Says who is waited for, and how it comes in; None: nobody that the trainer does not start."""
+    if plan.launch is not None:
+        return None
+    port = plan.base_port
+    if plan.door is None:
+        return (
+            f"Listening on port {port}. Start training by pressing the Play button in the Unity "
+            f"Editor."
+        )
+    assert port is not None
+    host = HOST_TO_FILL_IN if is_every_address(plan.door.host) else plan.door.host
+    last = port + plan.num_simulators - 1
+    ports = f"port {port}" if last == port else f"ports {port} to {last}, a simulator each"
+    return (
+        f"Listening on {plan.door.host}, {ports}, with TLS and a token. Certificate's SHA-256 "
+        f"fingerprint: {plan.door.fingerprint}\nStart simulators: python -m envs.gym --env ID "
+        f"--trainer {address_words(host, port)} --token-file FILE --tls-fingerprint "
+        f"{plan.door.fingerprint}"
     )
 
 

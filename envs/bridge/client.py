@@ -14,7 +14,12 @@ from typing import Self
 import numpy as np
 
 from envs.batch import Float32, Int32
-from envs.bridge.http2_client import CallError, UnaryConnection
+from envs.bridge.http2_client import (
+    CallError,
+    TrainerAddress,
+    UnaryConnection,
+    UnauthenticatedError,
+)
 from envs.bridge.proto.columns_pb2 import AgentActions, Message, Output, RLOutput
 from envs.bridge.proto.communicator_pb2 import (
     RESET,
@@ -31,6 +36,7 @@ from envs.bridge.protocol import (
     STATUS_OK,
 )
 from envs.errors import BadDataError, SimulatorDidNotStartError, WrongProtocolError
+from envs.tls import LOOPBACK, DoorError, address_words
 
 ACADEMY = "AcademySingleton"  # what Unity calls itself; some trainers look for it
 CAPABILITIES = UnityRLCapabilitiesProto(
@@ -98,21 +104,41 @@ class Request:
 
 
 class TrainerConnection:
-    """A connection to the trainer that listens on a port of this machine."""
+    """A connection to the trainer."""
 
-    def __init__(self, port: int, connect_timeout_s: float = 60.0) -> None:
-        """Dials 127.0.0.1:`port`; waits up to `connect_timeout_s` until the trainer listens.
+    def __init__(self, trainer: int | TrainerAddress, connect_timeout_s: float = 60.0) -> None:
+        """Dials the trainer; waits up to `connect_timeout_s` until it listens.
+
+        Args:
+            trainer: a port of this machine, or an address anywhere.
+            connect_timeout_s: for the connection, and as long again for TLS.
 
         Raises:
-            SimulatorDidNotStartError: nothing listens there.
+            SimulatorDidNotStartError: nothing listens there, or it is not the trainer.
         """
+        address = TrainerAddress(LOOPBACK, trainer) if isinstance(trainer, int) else trainer
+        self._address = address_words(address.host, address.port)
         try:
-            self._connection = UnaryConnection("127.0.0.1", port, EXCHANGE, connect_timeout_s)
+            self._connection = UnaryConnection(
+                address.host,
+                address.port,
+                EXCHANGE,
+                connect_timeout_s,
+                trust=address.trust,
+                token=address.token,
+            )
+        except DoorError as error:
+            raise SimulatorDidNotStartError(f"The trainer at {self._address}: {error}") from None
         except OSError as error:
+            advice = (
+                "This program is started by a trainer (ppo-train --env ...), which passes "
+                "--mlagents-port; has it ended meanwhile?"
+                if isinstance(trainer, int)
+                else "Start ppo-train there with --host, and let its port through the firewall."
+            )
             raise SimulatorDidNotStartError(
-                f"No trainer listens on 127.0.0.1:{port} ({error}); waited {connect_timeout_s:g} "
-                f"s. This program is started by a trainer (ppo-train --env ...), which passes "
-                f"--mlagents-port; has it ended meanwhile?"
+                f"No trainer listens on {self._address} ({error}); waited {connect_timeout_s:g} s. "
+                f"{advice}"
             ) from None
 
     def __enter__(self) -> Self:
@@ -131,9 +157,14 @@ class TrainerConnection:
 
         Raises:
             TrainerClosedError: the connection broke.
+            SimulatorDidNotStartError: the trainer wants another token.
         """
         try:
             return self._connection.call(message)
+        except UnauthenticatedError as error:
+            raise SimulatorDidNotStartError(
+                f"The trainer at {self._address} does not let us in: {error}"
+            ) from None
         except CallError as error:
             raise TrainerClosedError(f"connection to the trainer lost: {error}") from None
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import selectors
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 E = TypeVar("E")
+
+
+class Watchable(Protocol):
+    """A socket, or what stands for one."""
+
+    def fileno(self) -> int:
+        """As a socket's."""
+
 
 READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -29,17 +39,17 @@ class EventLoop(Generic[E]):
         self._alarm.setblocking(False)
         self.watch(self._alarm, READABLE, self._silence)
 
-    def watch(self, wire: socket.socket, what: int, on_ready: Callable[[int], None]) -> None:
+    def watch(self, wire: Watchable, what: int, on_ready: Callable[[int], None]) -> None:
         """Calls `on_ready` with READABLE, WRITABLE or both whenever a socket is so."""
         self._selector.register(wire, what, on_ready)
 
-    def watch_for(self, wire: socket.socket, what: int) -> None:
+    def watch_for(self, wire: Watchable, what: int) -> None:
         """Changes what a socket is watched for."""
         key = self._selector.get_key(wire)
         if key.events != what:
             self._selector.modify(wire, what, key.data)
 
-    def forget(self, wire: socket.socket) -> None:
+    def forget(self, wire: Watchable) -> None:
         """No longer watches a socket."""
         with suppress(KeyError):
             self._selector.unregister(wire)
@@ -91,3 +101,29 @@ class EventLoop(Generic[E]):
     def _silence(self, ready: int) -> None:
         with suppress(BlockingIOError):
             self._alarm.recv(4096)
+
+
+class TimedEventLoop(EventLoop[E]):
+    """An event loop that also does things at their time.
+
+    A class of its own, since a loop that serves this machine's own simulators needs no clock, and
+    looks at none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = count()  # so that equal moments need no order among what is to be done
+        self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap
+
+    def after(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Calls `act` in `delay_s` seconds, or as soon as the loop is served after that."""
+        heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._number), act))
+
+    def serve(self, timeout_s: float | None) -> None:
+        """Serves sockets and what is due; waits for the first of them up to `timeout_s`."""
+        if self._due:
+            left_s = max(0.0, self._due[0][0] - time.monotonic())
+            timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
+        super().serve(timeout_s)
+        while self._due and self._due[0][0] <= time.monotonic():
+            heapq.heappop(self._due)[2]()

@@ -45,6 +45,7 @@ class Setting(IntEnum):
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
     INITIAL_WINDOW_SIZE = 4
     MAX_FRAME_SIZE = 5
 
@@ -76,6 +77,18 @@ def header_text(text: str) -> bytes:
     if len(text) >= 127:
         raise ValueError(f"{text!r} is too long for a header here")
     return bytes([len(text)]) + text.encode("ascii")
+
+
+def long_text(words: bytes) -> bytes:
+    """Gives a string of any length in HPACK, plainly (RFC 7541, sections 5.1 and 5.2)."""
+    if len(words) < 127:
+        return bytes([len(words)]) + words
+    length, rest = bytearray([127]), len(words) - 127
+    while rest >= 128:
+        length.append(rest & 127 | 128)
+        rest >>= 7
+    length.append(rest)
+    return bytes(length) + words
 
 
 def without_padding(payload: bytes, flags: int) -> bytes:

@@ -13,6 +13,9 @@ import re
 import socket
 import struct
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from envs.bridge.http2 import (
     FRAME_HEADER_BYTES,
@@ -28,30 +31,71 @@ from envs.bridge.http2 import (
     Setting,
     frame,
     header_text,
+    long_text,
     settings_frame,
     window_update,
     without_padding,
 )
+from envs.tls import Trust, address_words
 
 RETRY_S = 0.02
+# As our server writes it, and any other that does not compress its trailers.
+UNAUTHENTICATED = header_text("grpc-status") + header_text("16")
+# After a minute of silence the other machine is asked whether it is still there, for a minute.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerAddress:
+    """Where a trainer listens, and how to be let in."""
+
+    host: str
+    port: int
+    trust: Trust | None = None  # None: no TLS, which loopback alone should be dialled with
+    token: str | None = field(default=None, repr=False)
 
 
 class CallError(ConnectionError):
     """The call did not bring an answer: the server is gone, or has refused it."""
 
 
+class UnauthenticatedError(CallError):
+    """The server wants a token that the call did not bear."""
+
+
 class UnaryConnection:
     """Calls one method of a server, in one thread, each call after the answer to the one before."""
 
-    def __init__(self, host: str, port: int, path: str, connect_timeout_s: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: str,
+        connect_timeout_s: float,
+        *,
+        trust: Trust | None = None,
+        token: str | None = None,
+    ) -> None:
         """Connects; waits up to `connect_timeout_s` for a server that does not listen yet.
+
+        Args:
+            host: name or address.
+            port: of the server.
+            path: of the method.
+            connect_timeout_s: for the connection, and as long again for TLS.
+            trust: how TLS knows the server; None = no TLS.
+            token: for the server, with every call.
 
         Raises:
             OSError: nobody listens there.
+            DoorError: no TLS there, or another server than the one that is meant.
         """
         self._socket = _connected(host, port, connect_timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._request_headers = _header_block(f"{host}:{port}", path)
+        if trust is not None:
+            self._socket = _guarded(self._socket, host, trust, connect_timeout_s)
+        headers = _header_block(address_words(host, port), path, is_tls=trust is not None)
+        self._request_headers = headers + (b"" if token is None else _authorization(token))
         self._stream = -1
         self._received = bytearray()
         # How much the server lets us send: on the whole connection, and on the current stream.
@@ -127,7 +171,22 @@ class UnaryConnection:
         try:
             self._socket.sendall(data)
         except OSError as error:
-            raise CallError(f"sending failed: {error}") from error
+            words = self._last_words()
+            raise CallError(words or f"sending failed: {error}") from error
+
+    def _last_words(self) -> str | None:
+        """Gives why the server went away, if it has said so before it hung up."""
+        with suppress(OSError):
+            self._received += self._socket.recv(RECEIVE_BYTES)
+        received, start = self._received, 0
+        while len(received) - start >= FRAME_HEADER_BYTES:
+            end = start + FRAME_HEADER_BYTES + int.from_bytes(received[start : start + 3], "big")
+            if received[start + 3] == Frame.GOAWAY:
+                # Behind the last stream and the error, four bytes each.
+                words = received[start + FRAME_HEADER_BYTES + 8 : end]
+                return f"the server goes away: {_readable(bytes(words))}"
+            start = end
+        return None
 
     def _receive_frame(self) -> None:
         """Waits for one frame and heeds it."""
@@ -202,6 +261,10 @@ class UnaryConnection:
     def _end(self, trailers: bytes) -> None:
         """Takes the end of the call; without an answer before it, it is a refusal."""
         self._is_ended = True
+        if UNAUTHENTICATED in trailers:
+            raise UnauthenticatedError(
+                _message(trailers) or "it wants another token, or one at all"
+            )
         if len(self._answer) < MESSAGE_HEADER_BYTES:
             raise CallError(f"the server refused the call: {_readable(trailers)}")
 
@@ -220,14 +283,35 @@ def _connected(host: str, port: int, timeout_s: float) -> socket.socket:
             return connection
 
 
-def _header_block(authority: str, path: str) -> bytes:
+def _guarded(wire: socket.socket, host: str, trust: Trust, timeout_s: float) -> socket.socket:
+    """Makes a connection speak TLS, and notice when the network between the machines is gone."""
+    wire.settimeout(timeout_s)
+    try:
+        tls = trust.wrap(wire, host, "h2")
+    except BaseException:
+        wire.close()
+        raise
+    tls.settimeout(None)
+    tls.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            tls.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return tls
+
+
+def _authorization(token: str) -> bytes:
+    """Gives the header that bears the token, never to be remembered by who passes it on."""
+    return b"\x1f\x08" + long_text(b"Bearer " + token.encode("ascii"))  # entry 23 has the name
+
+
+def _header_block(authority: str, path: str, *, is_tls: bool) -> bytes:
     """Gives a request's headers in HPACK (RFC 7541), none of them to be remembered."""
     return b"".join(
         (
             b"\x83",  # :method POST, entry 3 of the static table
-            b"\x86",  # :scheme http, entry 6
+            b"\x87" if is_tls else b"\x86",  # :scheme https or http, entries 7 and 6
             b"\x04" + header_text(path),  # entry 4 has the name :path
-            b"\x01" + header_text(authority),  # entry 1 has the name :authority
+            b"\x01" + long_text(authority.encode("ascii")),  # entry 1 has the name :authority
             b"\x0f\x10" + header_text("application/grpc"),  # entry 31 has the name content-type
             b"\x00" + header_text("te") + header_text("trailers"),
         )
@@ -238,3 +322,18 @@ def _readable(block: bytes) -> str:
     """Gives what a human can read in a header block; servers write their reasons in clear."""
     pieces = re.findall(rb"[ -~]{4,}", block)
     return b" ".join(pieces).decode("ascii") or "no reason given"
+
+
+def _message(trailers: bytes) -> str:
+    """Gives the reason of a refusal, if a server wrote it as ours does: plainly, and quoted."""
+    _, name, rest = trailers.partition(header_text("grpc-message"))
+    if not name or not rest:
+        return ""
+    length, start, shift = rest[0], 1, 0
+    if length == 127:  # what is more follows in groups of seven bits (RFC 7541, section 5.1)
+        for digit in rest[1:5]:
+            length += (digit & 127) << shift
+            start, shift = start + 1, shift + 7
+            if digit < 128:
+                break
+    return unquote(rest[start : start + length].decode("ascii", "replace"))

@@ -12,7 +12,7 @@ dialler wants what is served here; a connection's later calls are the same.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -33,6 +33,7 @@ from envs.bridge.http2 import (
     Setting,
     frame,
     header_text,
+    long_text,
     settings_frame,
     window_update,
     without_padding,
@@ -43,9 +44,11 @@ class Status(IntEnum):
     """Codes of gRPC that are used here."""
 
     OK = 0
+    RESOURCE_EXHAUSTED = 8
     FAILED_PRECONDITION = 9
     UNIMPLEMENTED = 12
     INTERNAL = 13
+    UNAUTHENTICATED = 16
 
 
 class ErrorCode(IntEnum):
@@ -56,6 +59,8 @@ class ErrorCode(IntEnum):
     FLOW_CONTROL_ERROR = 3
     STREAM_CLOSED = 5
     COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
 
 
 class Request(NamedTuple):
@@ -83,6 +88,10 @@ NOT_HTTP2 = (
     b"This port speaks gRPC. It waits for an ML-Agents simulator.\n"
 )
 MAX_MESSAGE_LENGTH = 1000  # characters of a refusal's reason
+LARGEST_MESSAGE_BYTES = 1 << 29  # a hundred agents with cameras send some megabytes
+LARGEST_HEADER_BYTES = 1 << 16
+MOST_STREAMS = 16  # calls at a time; a simulator makes one
+MOST_UNREAD_BYTES = 1 << 26  # of what is said to a dialler that keeps asking
 
 
 @dataclass(slots=True)
@@ -100,6 +109,7 @@ class ServerConnection:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._decoder: Decoder | None = Decoder()  # until the first call that is taken
         self.outgoing = bytearray()
         self._received = bytearray()
         self._has_preface = False
@@ -121,6 +131,11 @@ class ServerConnection:
             Frame.WINDOW_UPDATE: self._take_window_update,
             Frame.PING: self._take_ping,
         }
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a call has been taken."""
+        return self._is_known
 
     def receive(self, data: bytes) -> list[Request | Cancelled]:
         """Takes bytes as they come, and gives the calls that they complete or end.
@@ -172,7 +187,7 @@ class ServerConnection:
             return
         words = quote(reason[:MAX_MESSAGE_LENGTH], safe=" !#$&'()*+,/:;=?@[]").encode()
         block = RESPONSE + b"\x00" + header_text("grpc-status") + header_text(str(int(status)))
-        block += b"\x00" + header_text("grpc-message") + _long_text(words)
+        block += b"\x00" + header_text("grpc-message") + long_text(words)
         self.outgoing += frame(Frame.HEADERS, Flag.END_HEADERS | Flag.END_STREAM, stream, block)
         if not call.is_complete:
             self.outgoing += _reset(stream, ErrorCode.NO_ERROR)
@@ -198,13 +213,18 @@ class ServerConnection:
             return False
         del received[: len(PREFACE)]
         self._has_preface = True
+        self._greet()
+        return True
+
+    def _greet(self) -> None:
+        """Tells our settings: frames and messages of any size, of a few calls at a time."""
         settings = {
+            Setting.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
             Setting.INITIAL_WINDOW_SIZE: LARGEST_WINDOW,
             Setting.MAX_FRAME_SIZE: LARGEST_FRAME,
         }
         self.outgoing += settings_frame(settings)
         self.outgoing += window_update(LARGEST_WINDOW - INITIAL_WINDOW)
-        return True
 
     def _take_headers(self, stream: int, flags: int, payload: bytes) -> Request | None:
         payload = without_padding(payload, flags)
@@ -217,6 +237,8 @@ class ServerConnection:
         if self._header_block is None or self._header_block[0] != stream:
             raise self._broken("a header block goes on that has not begun")
         self._header_block[2].extend(payload)
+        if len(self._header_block[2]) > LARGEST_HEADER_BYTES:
+            raise self._broken("the headers are too long", ErrorCode.ENHANCE_YOUR_CALM)
         return self._end_headers() if flags & Flag.END_HEADERS else None
 
     def _end_headers(self) -> Request | None:
@@ -228,6 +250,8 @@ class ServerConnection:
             return self._end_request(stream) if flags & Flag.END_STREAM else None
         if stream % 2 == 0 or stream <= self._last_stream:
             raise self._broken(f"stream {stream} cannot be opened after {self._last_stream}")
+        if len(self._streams) >= MOST_STREAMS:
+            raise self._broken("too many calls at a time", ErrorCode.ENHANCE_YOUR_CALM)
         self._last_stream = stream
         self._streams[stream] = _Stream(self._initial_window)
         if not self._is_known and not self._knows(stream, bytes(block)):
@@ -235,17 +259,27 @@ class ServerConnection:
         return self._end_request(stream) if flags & Flag.END_STREAM else None
 
     def _knows(self, stream: int, block: bytes) -> bool:
-        """Tells whether a first call is for what is served here; refuses it when it is not."""
+        """Tells whether a first call is to be taken; refuses it when it is not."""
+        # One decoder for all calls until then: a refused dialler's next call builds on its headers.
+        assert self._decoder is not None
         try:
-            headers = {str(name): str(value) for name, value in Decoder().decode(block)}
+            headers = {str(name): str(value) for name, value in self._decoder.decode(block)}
         except HPACKError as error:
             raise self._broken(str(error), ErrorCode.COMPRESSION_ERROR) from None
+        if not self._is_welcome(stream, headers):
+            return False
         self._is_known = headers.get(":path") == self._path
         if not self._is_known:
             found = headers.get(":path", "nothing")
             reason = f"{found} is not served here, only {self._path}: dial another port."
             self.refuse(stream, Status.UNIMPLEMENTED, reason)
-        return self._is_known
+            return False
+        self._decoder = None
+        return True
+
+    def _is_welcome(self, stream: int, headers: Mapping[str, str]) -> bool:
+        """Tells whether the dialler of a first call may call at all; here, anyone may."""
+        return True
 
     def _take_data(self, stream: int, flags: int, payload: bytes) -> Request | None:
         self._unacknowledged_bytes += len(payload)
@@ -257,7 +291,15 @@ class ServerConnection:
             return None  # refused already
         self._require_open(call)
         call.body += without_padding(payload, flags)
-        return self._end_request(stream) if flags & Flag.END_STREAM else None
+        if flags & Flag.END_STREAM:
+            return self._end_request(stream)
+        if len(call.body) > LARGEST_MESSAGE_BYTES:
+            reason = (
+                f"The call's message is longer than {LARGEST_MESSAGE_BYTES} bytes. Send fewer "
+                f"agents, or smaller images."
+            )
+            self.refuse(stream, Status.RESOURCE_EXHAUSTED, reason)
+        return None
 
     def _require_open(self, call: _Stream) -> None:
         """Raises Http2Error when the dialler goes on with a call that it has ended."""
@@ -300,6 +342,7 @@ class ServerConnection:
                 if not INITIAL_FRAME <= value <= LARGEST_FRAME:
                     raise self._broken(f"frames of {value} bytes cannot be asked for")
                 self._max_frame_bytes = value
+        self._require_reader()
         self.outgoing += frame(Frame.SETTINGS, Flag.ACK, 0, b"")
         self._send_waiting_answers()
 
@@ -324,7 +367,13 @@ class ServerConnection:
 
     def _take_ping(self, stream: int, flags: int, payload: bytes) -> None:
         if not flags & Flag.ACK:
+            self._require_reader()
             self.outgoing += frame(Frame.PING, Flag.ACK, 0, payload)
+
+    def _require_reader(self) -> None:
+        """Raises Http2Error when the dialler asks on and on, and never reads what it is told."""
+        if len(self.outgoing) > MOST_UNREAD_BYTES:
+            raise self._broken("nothing is read of what is sent", ErrorCode.ENHANCE_YOUR_CALM)
 
     # ---- what we say ------------------------------------------------------------------------
 
@@ -350,15 +399,3 @@ class ServerConnection:
 
 def _reset(stream: int, code: ErrorCode) -> bytes:
     return frame(Frame.RST_STREAM, 0, stream, struct.pack(">I", code))
-
-
-def _long_text(words: bytes) -> bytes:
-    """Gives a string of any length in HPACK, plainly (RFC 7541, sections 5.1 and 5.2)."""
-    if len(words) < 127:
-        return bytes([len(words)]) + words
-    length, rest = bytearray([127]), len(words) - 127
-    while rest >= 128:
-        length.append(rest & 127 | 128)
-        rest >>= 7
-    length.append(rest)
-    return bytes(length) + words

@@ -24,6 +24,7 @@ from envs.errors import SimulatorDidNotStartError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+SECRETS = ("PPO_TRAIN_TOKEN", "PPO_TRAIN_CONTROL_TOKEN")
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 4000
 
@@ -82,6 +83,8 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     found["no_proxy"] = ",".join([*([known] if known else []), "localhost", "127.0.0.1"])
     found["NO_PROXY"] = found["no_proxy"]
     found.pop("no_grpc_proxy", None)  # it would count instead of no_proxy
+    for variable in SECRETS:  # simulators of this machine need none
+        found.pop(variable, None)
     return found
 
 

@@ -18,7 +18,7 @@ def refusal(simulator: Simulator, plan: FleetPlan, *, has_ever_connected: bool) 
         plan: the fleet's.
         has_ever_connected: any simulator of the fleet.
     """
-    if plan.launch is None:
+    if plan.launch is None and plan.door is None:
         return "only Unity can start it again"
     if not has_ever_connected:
         return "no simulator has ever connected"
@@ -40,7 +40,7 @@ def refusal(simulator: Simulator, plan: FleetPlan, *, has_ever_connected: bool) 
 def delay_s(simulator: Simulator, plan: FleetPlan) -> float:
     """Gives how long the next restart waits: not at first, then twice as long every time."""
     recent = num_recent(simulator, REMEMBERED_S)
-    if recent == 0:
+    if recent == 0 or plan.launch is None:  # who dials by itself must not find nobody listening
         return 0.0
     longest = max(LONGEST_DELAY_S, plan.restart_delay_s)
     return float(min(plan.restart_delay_s * 2 ** min(recent - 1, 32), longest))

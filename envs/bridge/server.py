@@ -11,8 +11,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from errno import EADDRINUSE
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -29,9 +30,10 @@ from envs.bridge.http2_server import (
 from envs.bridge.proto import columns_pb2
 from envs.bridge.protocol import EXCHANGE, STATUS_CLOSING
 from envs.errors import SimulatorDidNotStartError
+from envs.tls import LOOPBACK, address_words
 
-LOOPBACK = "127.0.0.1"
 NUM_WAITING_DIALLERS = 8
+MOST_DIALLERS = 32  # per port, where one is expected; beyond them the oldest idle one is hung up
 GIVEN_UP = "The trainer has given this simulator up."
 GOODBYE = columns_pb2.Message(header={"status": STATUS_CLOSING}).SerializeToString()
 
@@ -58,32 +60,41 @@ class ConnectionLost(NamedTuple):
 
 
 class SimulatorServer:
-    """Listens on one loopback port for one simulator, from the fleet's start to its end.
+    """Listens on one port for one simulator, from the fleet's start to its end.
 
     Args:
         port: 0 = the operating system picks one.
         loop: serves the port; all methods belong to its thread.
         deliver: gets every Call and ConnectionLost; must not block.
+        host: where to listen; elsewhere than on loopback only `GuardedServer` should.
 
     Raises:
-        SimulatorDidNotStartError: the port is in use.
+        SimulatorDidNotStartError: the port is in use, or not ours to use.
     """
 
     def __init__(
-        self, port: int, loop: EventLoop[Any], deliver: Callable[[Call | ConnectionLost], None]
+        self,
+        port: int,
+        loop: EventLoop[Any],
+        deliver: Callable[[Call | ConnectionLost], None],
+        host: str = LOOPBACK,
     ) -> None:
         self._loop = loop
         self._deliver = deliver
         self.generation = 0  # how many simulators have been forgotten; stale calls bear a lower one
-        self._dialers: set[_Dialer] = set()
-        self._peer: _Dialer | None = None  # the simulator
-        self._pending: tuple[Call, _Dialer, int] | None = None  # with its stream
+        self._dialers: dict[Dialer, None] = {}  # in order of arrival
+        self._peer: Dialer | None = None  # the simulator
+        self._pending: tuple[Call, Dialer, int] | None = None  # with its stream
         self._is_closing = False
         self.last_heard_s = 0.0  # when the simulator has last sent anything, by time.monotonic
         try:
-            self._listener = socket.create_server((LOOPBACK, port), backlog=NUM_WAITING_DIALLERS)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._listener = socket.create_server(
+                (host, port), family=family, backlog=NUM_WAITING_DIALLERS
+            )
         except OSError as error:
-            raise SimulatorDidNotStartError(_in_use(port)) from error
+            words = _in_use(host, port) if error.errno == EADDRINUSE else _not_ours(host, error)
+            raise SimulatorDidNotStartError(words) from error
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         loop.watch(self._listener, READABLE, self._accept)
@@ -119,13 +130,21 @@ class SimulatorServer:
     def _accept(self, ready: int) -> None:
         with suppress(OSError):  # it has hung up already
             wire, _ = self._listener.accept()
-            self._dialers.add(_Dialer(wire, self._loop, self._take, self._lose, self._hear))
+            self._admit(wire, ServerConnection(EXCHANGE))
 
-    def _hear(self, dialer: _Dialer) -> None:
+    def _admit(self, wire: Wire, connection: ServerConnection) -> Dialer:
+        """Serves a dialler, in the place of another one if there are too many."""
+        if len(self._dialers) >= MOST_DIALLERS:
+            next(dialer for dialer in self._dialers if dialer is not self._peer).hang_up()
+        dialer = Dialer(wire, connection, self._loop, self._take, self._lose, self._hear)
+        self._dialers[dialer] = None
+        return dialer
+
+    def _hear(self, dialer: Dialer) -> None:
         if dialer is self._peer:
             self.last_heard_s = time.monotonic()
 
-    def _take(self, dialer: _Dialer, request: Request) -> None:
+    def _take(self, dialer: Dialer, request: Request) -> None:
         """Takes a call, or refuses it."""
         stream, data = request
         if self._is_closing:
@@ -140,10 +159,10 @@ class SimulatorServer:
         self._peer, self._pending = dialer, (call, dialer, stream)
         self._deliver(call)
 
-    def _lose(self, dialer: _Dialer, stream: int | None) -> None:
+    def _lose(self, dialer: Dialer, stream: int | None) -> None:
         """Hears that a call was given up by its simulator; None: everything was."""
         if stream is None:
-            self._dialers.discard(dialer)
+            self._dialers.pop(dialer, None)
         if self._pending is None:
             return
         call, waiting, pending_stream = self._pending
@@ -157,7 +176,7 @@ class SimulatorServer:
         (_, dialer, stream), self._pending = self._pending, None
         dialer.answer(stream, data)
 
-    def _refusal(self, dialer: _Dialer, data: bytes) -> str | None:
+    def _refusal(self, dialer: Dialer, data: bytes) -> str | None:
         """Gives why a call cannot be taken, None when it can."""
         if dialer.is_forgotten and not _opens_a_session(data):
             return GIVEN_UP
@@ -174,28 +193,54 @@ class SimulatorServer:
         return None
 
 
-class _Dialer:
+class Wire(Protocol):
+    """What a dialler needs of a socket, and `TlsWire` has too."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """As a socket's."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """As a socket's."""
+
+    def getpeername(self) -> Any:
+        """As a socket's."""
+
+    def fileno(self) -> int:
+        """As a socket's."""
+
+    def recv(self, num_bytes: int, /) -> bytes:
+        """As a socket's."""
+
+    def send(self, data: bytearray, /) -> int:
+        """As a socket's."""
+
+    def close(self) -> None:
+        """As a socket's."""
+
+
+class Dialer:
     """Whoever has dialled a port: its socket, and what it says."""
 
     def __init__(
         self,
-        wire: socket.socket,
+        wire: Wire,
+        connection: ServerConnection,
         loop: EventLoop[Any],
-        take: Callable[[_Dialer, Request], None],
-        lose: Callable[[_Dialer, int | None], None],
-        hear: Callable[[_Dialer], None],
+        take: Callable[[Dialer, Request], None],
+        lose: Callable[[Dialer, int | None], None],
+        hear: Callable[[Dialer], None],
     ) -> None:
         self.is_forgotten = False  # its simulator was given up
+        self.on_end: Callable[[], None] | None = None  # called before the connection is closed
         self._wire = wire
         self._loop = loop
         self._take = take
         self._lose = lose
         self._hear = hear
-        self._connection = ServerConnection(EXCHANGE)
+        self._connection = connection
         wire.setblocking(False)
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        host, port = wire.getpeername()
-        self.address = f"{host}:{port}"
+        self.address = address_words(*wire.getpeername()[:2])
         loop.watch(wire, READABLE, self._serve)
 
     def answer(self, stream: int, message: bytes) -> None:
@@ -212,7 +257,7 @@ class _Dialer:
         """Sends what can be sent at once, and hangs up."""
         self._connection.go_away(ErrorCode.NO_ERROR, "The trainer has ended.")
         self._send()
-        self._hang_up()
+        self.hang_up()
 
     def _serve(self, ready: int) -> None:
         if ready & WRITABLE:
@@ -226,14 +271,14 @@ class _Dialer:
         except OSError:
             data = b""
         if not data:
-            self._hang_up()
+            self.hang_up()
             return
         self._hear(self)
         try:
             news = self._connection.receive(data)
         except Http2Error:
             self._send()
-            self._hang_up()
+            self.hang_up()
             return
         self._send()
         for what in news:
@@ -257,7 +302,15 @@ class _Dialer:
         del outgoing[:sent]
         self._loop.watch_for(self._wire, READABLE | WRITABLE if outgoing else READABLE)
 
-    def _hang_up(self) -> None:
+    @property
+    def is_known(self) -> bool:
+        """Whether it has made a call that was taken."""
+        return self._connection.is_known
+
+    def hang_up(self) -> None:
+        """Ends the connection; what was to be sent is not."""
+        if self.on_end is not None:
+            self.on_end()
         self._loop.forget(self._wire)
         self._wire.close()
         self._lose(self, None)
@@ -272,10 +325,18 @@ def _opens_a_session(data: bytes) -> bool:
     return output.HasField("rl_initialization_output") and not output.HasField("rl_output")
 
 
-def _in_use(port: int) -> str:
+def _not_ours(host: str, error: OSError) -> str:
+    return (
+        f"nothing can listen on {host}: {error.strerror or error}. listen_settings.host (--host) "
+        "is an address of this machine, or 0.0.0.0 for all of them; ports below 1024 are the "
+        "system's."
+    )
+
+
+def _in_use(host: str, port: int) -> str:
     user = _listener(port)
     return (
-        f"port {port} on {LOOPBACK} is in use{f' by {user}' if user else ''}; the trainer needs it "
+        f"port {port} on {host} is in use{f' by {user}' if user else ''}; the trainer needs it "
         "to talk to a simulator. End that program (perhaps another training run, or one left from "
         "before), or choose other ports with --base-port. Builds need no --base-port: without it "
         "free ports are picked."

@@ -17,7 +17,7 @@ from enum import Enum, auto
 import numpy as np
 
 from envs.batch import Actions, Decisions, Int32, Int64, Terminals
-from envs.bridge import codec, images
+from envs.bridge import codec, images, limits
 from envs.bridge.agent_rows import rows_of, some_rows, split
 from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
@@ -342,6 +342,7 @@ class Session:
         return tables
 
     def _remember_brains(self, output: UnityRLInitializationOutputProto) -> None:
+        limits.require_usable_brains(output.brain_parameters, self._brains)
         for brain in output.brain_parameters:
             self._brains[brain.brain_name] = brain
 
@@ -361,6 +362,7 @@ class Session:
         if found is None:
             return None
         spec, channels_last = found
+        limits.require_usable_spec(behavior_id, spec)
         name, team = parse_behavior_id(behavior_id)
         decoder = AgentDecoder(behavior_id, spec, channels_last)
         self._has_images = self._has_images or decoder.has_images
@@ -482,6 +484,7 @@ def _decode(data: bytes, decoders: Mapping[str, AgentDecoder]) -> Tables:
 
 def require_compatible(output: UnityRLInitializationOutputProto) -> None:
     """Raises WrongProtocolError unless the simulator's protocol has our major version."""
+    limits.require_short_words(output)
     found = output.communication_version
     parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?((?:a|b)\d+)?", found)
     expected = COMMUNICATION_VERSION.split(".")

@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from envs.bridge.limits import (
+    LONGEST_STATISTIC,
+    MOST_STATISTICS,
+    MOST_UNKNOWN_CHANNELS,
+)
 from envs.errors import BadDataError
 
 ENGINE_CONFIGURATION = uuid.UUID("e951342c-4f7e-11ea-b238-784f4387d1f7")
@@ -200,20 +205,24 @@ class Inbox:
 
     def __init__(self) -> None:
         self._warned: set[uuid.UUID] = set()
+        self._keys: set[str] = set()  # of statistics
 
     def read(self, stream: bytes) -> tuple[StatsMessage, ...]:
         """Gives the statistics of a stream.
 
         Raises:
-            BadDataError: the stream or a message in it is cut off.
+            BadDataError: the stream or a message in it is cut off; or there are too many keys.
         """
         if not stream:
             return ()
         stats = []
         for channel, payload in unframe(stream):
             if channel == STATS:
-                stats.append(_stats(payload))
-            elif channel not in self._warned:
+                message = _stats(payload)
+                if message.key not in self._keys:
+                    self._add_key(message.key)
+                stats.append(message)
+            elif channel not in self._warned and len(self._warned) < MOST_UNKNOWN_CHANNELS:
                 self._warned.add(channel)
                 _logger.warning(
                     "A simulator sends on side channel %s, which this trainer does not read; "
@@ -221,6 +230,20 @@ class Inbox:
                     channel,
                 )
         return tuple(stats)
+
+    def _add_key(self, key: str) -> None:
+        """Gets to know a statistic: each is a curve, and a file's worth of memory."""
+        if len(key) > LONGEST_STATISTIC:
+            raise BadDataError(
+                f"side channel, statistics: a key has {len(key)} characters, at most "
+                f"{LONGEST_STATISTIC} are expected; it begins with {key[:40]!r}."
+            )
+        if len(self._keys) >= MOST_STATISTICS:
+            raise BadDataError(
+                f"side channel, statistics: {key[:40]!r} would be key {MOST_STATISTICS + 1}, at "
+                f"most {MOST_STATISTICS} are expected. Is a number or an id part of the keys?"
+            )
+        self._keys.add(key)
 
 
 def _stats(payload: bytes) -> StatsMessage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from envs.bridge import launcher
+from envs.bridge.event_loop import EventLoop, TimedEventLoop
+from envs.bridge.guarded_server import Door, GuardedServer
 from envs.bridge.launcher import LaunchPlan, SimulatorProcess
 from envs.bridge.proto import columns_pb2
 from envs.bridge.server import Call, ConnectionLost, SimulatorServer
@@ -25,7 +27,6 @@ from envs.bridge.side_channels import (
 
 if TYPE_CHECKING:
     from envs.batch import Actions
-    from envs.bridge.event_loop import EventLoop
     from envs.lanes import LaneTable
 
 # The editor's own port in ML-Agents; executables begin one above it.
@@ -51,6 +52,7 @@ class FleetPlan:
     environment_parameters: dict[str, float | Sampler] = field(default_factory=dict)
     logs_dir: Path = Path("run_logs")
     lockstep: bool = False
+    door: Door | None = None  # for simulators of other machines; None = loopback, without TLS
 
 
 class ProcessEnded(NamedTuple):
@@ -112,7 +114,7 @@ class Simulator:
         self._process: SimulatorProcess | None = None
         self.session = Session(number, lanes, plan.max_bad_episodes)
         port = 0 if plan.base_port is None else plan.base_port + number
-        self.server = SimulatorServer(port, loop, self._arrived)
+        self.server = _listening(plan.door, port, loop, self._arrived)
 
     # ---- its process ------------------------------------------------------------------------
 
@@ -306,11 +308,21 @@ class Simulator:
     @property
     def name(self) -> str:
         """Who it is, for messages: `Simulator 3 (unity, pid 4411, port 5008)`."""
+        if self._plan.door is not None:
+            return f"Simulator {self.number} (another machine's, port {self.port})"
         if self._plan.launch is None:
             return f"Simulator {self.number} (Unity Editor, port {self.port})"
         return (
             f"Simulator {self.number} ({self._plan.launch.kind}, pid {self.pid}, port {self.port})"
         )
+
+    def dial_advice(self) -> str:
+        """Says what to do about a simulator that does not dial."""
+        if self._plan.door is not None:
+            return f"Start one: python -m envs.gym --trainer HOST:{self.port} ... "
+        if self._plan.launch is None:
+            return f"Press Play in a scene whose ML-Agents port is {self.port}. "
+        return "Does its scene hold an Agent that asks for decisions? "
 
     def log_words(self) -> str:
         """Gives what its log ends with, and where it is; "" without a log of ours."""
@@ -323,3 +335,16 @@ class Simulator:
         log, tail = tails[0]
         indented = "\n".join(f"    {line}" for line in tail.splitlines())
         return f"\n  Its log ends with:\n{indented}\n  Log: {log}."
+
+
+def _listening(
+    door: Door | None,
+    port: int,
+    loop: EventLoop[Event],
+    deliver: Callable[[Call | ConnectionLost], None],
+) -> SimulatorServer:
+    """Opens a simulator's port: on loopback, or through a door."""
+    if door is None:
+        return SimulatorServer(port, loop, deliver)
+    assert isinstance(loop, TimedEventLoop), "a door's handshakes have a time limit"
+    return GuardedServer(port, loop, deliver, door)

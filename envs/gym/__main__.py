@@ -1,7 +1,7 @@
 """The simulator agent's command line: `python -m envs.gym --env Walker2d-v5 --mlagents-port P`.
 
-A trainer starts it. Ends with 0 when the trainer closes, 2 after a mistake of the user, 1 when the
-environment raises.
+A trainer starts it, or a user on another machine (`--trainer HOST:PORT`). Ends with 0 when the
+trainer closes, 2 after a mistake of the user, 1 when the environment raises.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.bridge.arguments import parse_simulator_arguments
+from envs.bridge.arguments import parse_simulator_arguments, trainer_of
 from envs.errors import SimulatorError
 from envs.gym.names import default_behavior_name
 
@@ -30,7 +30,8 @@ and may give numbers to report in info["stats"].
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent until the trainer closes; gives the process's exit code."""
-    options = parse_simulator_arguments(_parser(), sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse_simulator_arguments(_parser(), words, has_distant_trainer=True)
     # The log of a process that is killed should still hold what the environment printed.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a TextIOWrapper
     faulthandler.enable()  # physics engines may crash outside Python
@@ -55,6 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     from envs.gym.film import Film, prepare_rendering
     from envs.gym.wrappers import make_wrapped_env
 
+    trainer = trainer_of(options)
     if options.video is not None:
         options.kwargs = {"render_mode": "rgb_array", **options.kwargs}
         prepare_rendering()
@@ -76,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         require_equal_spaces(envs)
         return GymSimulator(envs, behavior_name, seed, has_channels_last=welcome.has_channels_last)
 
-    with TrainerConnection(options.mlagents_port) as connection:
+    with TrainerConnection(trainer) as connection:
         try:
             serve(connection, build)
         except TrainerClosedError as goodbye:

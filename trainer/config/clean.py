@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from envs.folder_names import objection_to_behavior_id, stays_below
 from trainer.config.behavior_settings import BehaviorSettings, RewardSignalSettings
 from trainer.config.document import Document
 from trainer.config.hyperparameters import HYPERPARAMETERS, Hyperparameters
@@ -25,7 +26,7 @@ from trainer.config.model import Settings
 from trainer.config.parameters import ParameterReader
 from trainer.config.problems import KeyPath, Problem, dotted, one_of, show, unknown_word
 from trainer.config.schema import holds, homes, read_by
-from trainer.config.settings import CheckpointSettings, RunSettings, is_folder_name
+from trainer.config.settings import CheckpointSettings, RunSettings
 from trainer.config.values import Text, Texts
 
 SIGNALS = ("extrinsic",)
@@ -136,11 +137,13 @@ class Cleaner:
                 f"{dotted(where)} names a team; expected the bare name "
                 f"{name.partition('?')[0]!r}, which all its teams share.",
             )
-        elif model is BehaviorSettings and not (name.strip() and is_folder_name(name)):
+        elif model is BehaviorSettings and not (name.strip() and stays_below(name)):
             self.refuse(
                 where,
                 f"behaviour name {show(name)} cannot name a folder; expected no '..' or '/' first.",
             )
+        elif model is BehaviorSettings and (why := objection_to_behavior_id(name)) is not None:
+            self.refuse(where, f"behaviour name {show(name)} cannot name a folder: {why}.")
         elif model is BehaviorSettings and name in BehaviorSettings.model_fields:
             self.refuse(
                 where,

@@ -63,7 +63,8 @@ def contradiction_problem(finding: ErrorDetails, base: KeyPath, keys: list[KeyPa
     """Words for settings that cannot both hold."""
     where = dotted((*base, *finding["loc"]))
     related = tuple((*base, *key) for key in keys)
-    return Problem(related[0], f"{where}.{finding['ctx']['text']}.", related)
+    text = f"{where}." if where else ""
+    return Problem(related[0], f"{text}{finding['ctx']['text']}.", related)
 
 
 def value_problem(finding: ErrorDetails, path: KeyPath) -> Problem:

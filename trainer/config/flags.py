@@ -42,6 +42,7 @@ class Flag(NamedTuple):
 
 
 ENV, ENGINE, STORE = "env_settings", "engine_settings", "checkpoint_settings"
+LISTEN = "listen_settings"
 GROUPS: Mapping[str, tuple[Flag, ...]] = {
     "simulators": (
         Flag(
@@ -61,6 +62,15 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
         Flag(ENV, "restarts_rate_limit_n", "N", "crashes allowed in the period; -1: any number"),
         Flag(ENV, "restarts_rate_limit_period_s", "S", "seconds of that period"),
     ),
+    "simulators of other machines": (
+        Flag(
+            LISTEN, "host", "HOST", "where they dial; elsewhere than 127.0.0.1 with TLS and token"
+        ),
+        Flag(LISTEN, "tls", "generate", "make a certificate and key for the run, and keep them"),
+        Flag(LISTEN, "tls_cert", "FILE", "certificate (PEM)"),
+        Flag(LISTEN, "tls_key", "FILE", "its private key (PEM)"),
+        Flag(LISTEN, "token_file", "FILE", "their token; without it PPO_TRAIN_TOKEN holds it"),
+    ),
     "storage": (
         Flag(STORE, "run_id", "ID", "name of the run and its folder"),
         Flag(STORE, "results_dir", "DIR", "folder of all runs"),
@@ -79,6 +89,20 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "without PORT on a free one; write it behind CONFIG.yaml",
             "--control",
             bare="0",
+        ),
+        Flag(
+            "control_settings",
+            "host",
+            "HOST",
+            "where they reach it; elsewhere than 127.0.0.1 with the TLS of --tls and a token",
+            "--control-host",
+        ),
+        Flag(
+            "control_settings",
+            "token_file",
+            "FILE",
+            "their token; without it PPO_TRAIN_CONTROL_TOKEN holds it, or run_logs/control.json",
+            "--control-token-file",
         ),
     ),
     "learning": (

@@ -240,7 +240,8 @@ def source_resolved(chosen: CheckpointSettings, overrides: Overrides) -> Checkpo
 def editor_reached(settings: RunSettings) -> RunSettings:
     """Drops ML-Agents' default base_port, which its own files spell out, for the Editor."""
     env = settings.env_settings
-    if env.env_path is not None or env.base_port != ML_AGENTS_BASE_PORT:
+    is_editor = env.env_path is None and not settings.listen_settings.is_guarded
+    if not is_editor or env.base_port != ML_AGENTS_BASE_PORT:
         return settings
     logger.warning(
         "env_settings.base_port %d, ML-Agents' default for builds, has no effect without env_path: "

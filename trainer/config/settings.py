@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from envs.folder_names import stays_below
 from trainer.config.behavior_settings import (
     BehaviorSettings,
     BehaviorStopSettings,
@@ -22,6 +23,12 @@ from trainer.config.behavior_settings import (
 )
 from trainer.config.errors import ConfigError
 from trainer.config.hyperparameters import Hyperparameters, PPOHyperparameters
+from trainer.config.listen_settings import (
+    LARGEST_PORT,
+    ControlSettings,
+    ListenSettings,
+    require_closed_doors,
+)
 from trainer.config.model import Settings
 from trainer.config.problems import nearest, one_of
 from trainer.config.samplers import Parameter, ParameterValue
@@ -51,6 +58,7 @@ __all__ = [
     "EngineSettings",
     "EnvironmentSettings",
     "Hyperparameters",
+    "ListenSettings",
     "MemorySettings",
     "NetworkSettings",
     "PPOHyperparameters",
@@ -64,13 +72,7 @@ __all__ = [
 EDITOR_PORT = 5004
 """Port that the Unity Editor dials when nobody told it another one."""
 
-LARGEST_PORT = 65535
 DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
-
-
-def is_folder_name(name: str) -> bool:
-    """Tells whether a run id stays below the results folder."""
-    return not name.startswith(("/", "\\")) and ".." not in re.split(r"[/\\]", name)
 
 
 def is_device(name: str) -> bool:
@@ -78,7 +80,7 @@ def is_device(name: str) -> bool:
     return DEVICE.fullmatch(name) is not None
 
 
-RunId = Annotated[str, Text("a name to call a folder, without '..'", is_folder_name)]
+RunId = Annotated[str, Text("a name to call a folder, without '..'", stays_below)]
 Device = Annotated[str, Text("cpu, mps, cuda, cuda:0, xpu or xpu:0", is_device)]
 
 
@@ -133,13 +135,6 @@ class EnvironmentSettings(Settings):
 
     @model_validator(mode="after")
     def _hold_together(self) -> EnvironmentSettings:
-        if self.env_path is None and self.num_envs > 1:
-            raise contradiction(
-                f"num_envs is {self.num_envs}, but env_path is not set. Without env_path one Unity "
-                "Editor is waited for: set env_path (or --env), or num_envs to 1",
-                "num_envs",
-                "env_path",
-            )
         if self.base_port is not None and self.base_port + self.num_envs > LARGEST_PORT + 1:
             raise contradiction(
                 f"base_port is {self.base_port} and num_envs {self.num_envs}, but the last port is "
@@ -243,18 +238,6 @@ class CheckpointSettings(Settings):
         return self
 
 
-class ControlSettings(Settings):
-    """The control and health endpoint of the run, on 127.0.0.1; off unless a port is given."""
-
-    port: Annotated[int, Range(at_least=0, at_most=LARGEST_PORT)] | None = None
-    """(ours) Where `ppo-train status`, `pause` and the like, and Prometheus, reach the run. 0: the
-    system picks a free one, see run_logs/control.json. Null: nothing listens."""
-
-    stall_limit_s: Positive = 60.0
-    """(ours) Seconds without a turn of the run's loop after which /healthz says 503; an update or a
-    checkpoint may take an hour."""
-
-
 class StopSettings(Settings):
     """When the whole run ends before max_steps; see also `stop` of a behaviour."""
 
@@ -303,6 +286,9 @@ class RunSettings(Settings):
     control_settings: ControlSettings = Field(default_factory=ControlSettings)
     """(ours) Control of the running run."""
 
+    listen_settings: ListenSettings = Field(default_factory=ListenSettings)
+    """(ours) Simulators of other machines."""
+
     stop: StopSettings = Field(default_factory=StopSettings)
     """(ours) When the run ends early."""
 
@@ -312,6 +298,11 @@ class RunSettings(Settings):
     reproducible: Flag = False
     """(ours) Whether equal seeds give equal weights: simulators answer in lockstep, which is
     slower."""
+
+    @model_validator(mode="after")
+    def _doors_are_closed(self) -> RunSettings:
+        require_closed_doors(self)
+        return self
 
     @model_validator(mode="after")
     def _moments_are_equal(self) -> RunSettings:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.bridge import http2_server
 from envs.bridge.http2 import PREFACE, Flag, Frame, frame, header_text
 from envs.bridge.http2_server import Cancelled, Http2Error, Request, ServerConnection, Status
 
@@ -198,3 +199,45 @@ def test_frames_in_any_order_are_never_anything_but_an_http2_error(
                     connection.answer(event.stream, b"!")
     except Http2Error:
         assert connection.outgoing
+
+
+def test_message_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_server, "LARGEST_MESSAGE_BYTES", 1000)
+    connection = opened()
+    connection.receive(frame(Frame.HEADERS, Flag.END_HEADERS, 1, HEADERS))
+    for _ in range(2):
+        assert connection.receive(frame(Frame.DATA, 0, 1, bytes(500))) == []
+    assert sent(connection) == []
+    connection.receive(frame(Frame.DATA, 0, 1, b"x"))
+    trailers, reset = sent(connection)
+    assert b"\x0bgrpc-status\x018" in trailers[3]
+    assert b"longer than 1000 bytes" in trailers[3]
+    assert reset[0] == Frame.RST_STREAM
+    assert connection.receive(frame(Frame.DATA, Flag.END_STREAM, 1, bytes(500))) == []
+    assert connection.receive(call(3, b"the next one")) == [Request(3, b"the next one")]
+
+
+def test_calls_without_an_end_are_limited() -> None:
+    connection = opened()
+    for number in range(http2_server.MOST_STREAMS):
+        connection.receive(frame(Frame.HEADERS, Flag.END_HEADERS, 2 * number + 1, HEADERS))
+    with pytest.raises(Http2Error, match="too many calls"):
+        connection.receive(frame(Frame.HEADERS, Flag.END_HEADERS, 99, HEADERS))
+    assert sent(connection)[-1][0] == Frame.GOAWAY
+
+
+def test_headers_without_an_end_are_limited() -> None:
+    connection = opened()
+    connection.receive(frame(Frame.HEADERS, 0, 1, HEADERS))
+    with pytest.raises(Http2Error, match="headers are too long"):
+        for _ in range(5):
+            connection.receive(frame(Frame.CONTINUATION, 0, 1, bytes(16_000)))
+
+
+def test_dialler_that_asks_and_never_reads_is_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_server, "MOST_UNREAD_BYTES", 1000)
+    for asked in (frame(Frame.PING, 0, 0, bytes(8)), frame(Frame.SETTINGS, 0, 0, b"")):
+        connection = opened()
+        with pytest.raises(Http2Error, match="nothing is read"):
+            for _ in range(200):
+                connection.receive(asked)

@@ -119,3 +119,8 @@ def test_kill_reaches_the_children_of_the_process(tmp_path: Path) -> None:
         assert time.monotonic() < limit
         time.sleep(0.01)
     process.kill()  # once more is no harm
+
+
+def test_simulators_do_not_inherit_the_tokens() -> None:
+    ours = {"PPO_TRAIN_TOKEN": "secret", "PPO_TRAIN_CONTROL_TOKEN": "secret", "HOME": "/home/me"}
+    assert environment(ours).keys() == {"HOME", "no_proxy", "NO_PROXY"}

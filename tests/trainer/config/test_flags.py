@@ -16,6 +16,7 @@ ML_AGENTS_FLAGS = [
     ("--force", "checkpoint_settings", "force", None),
     ("--resume-or-start", "checkpoint_settings", "resume_or_start", None),
     ("--control", "control_settings", "port", "7000"),
+    ("--host", "listen_settings", "host", "127.0.0.2"),
     ("--run-id", "checkpoint_settings", "run_id", "run 1"),
     ("--initialize-from", "checkpoint_settings", "initialize_from", "old"),
     ("--seed", "env_settings", "seed", "-1"),
@@ -51,9 +52,34 @@ def test_flag_sets_its_key_and_nothing_else(
     load_run(None, found.overrides)  # the settings know the key
 
 
+# Those that mean nothing by themselves.
+LISTENING = {
+    "--host": ("listen_settings", "host", "0.0.0.0"),
+    "--tls": ("listen_settings", "tls", "generate"),
+    "--token-file": ("listen_settings", "token_file", "token.txt"),
+    "--control": ("control_settings", "port", "0"),
+    "--control-host": ("control_settings", "host", "::"),
+    "--control-token-file": ("control_settings", "token_file", "other.txt"),
+}
+PAIR = {
+    "--tls-cert": ("listen_settings", "tls_cert", "c.pem"),
+    "--tls-key": ("listen_settings", "tls_key", "k.pem"),
+}
+
+
+@pytest.mark.parametrize("flags", [LISTENING, PAIR])
+def test_flags_that_belong_together_set_their_keys(flags: dict[str, tuple[str, str, str]]) -> None:
+    found = parse_train([word for flag, (*_, value) in flags.items() for word in (flag, value)])
+    expected: dict[str, dict[str, str]] = {}
+    for section, key, value in flags.values():
+        expected.setdefault(section, {})[key] = value
+    assert found.overrides == expected
+    load_run(None, found.overrides)
+
+
 def test_no_flag_of_ours_is_missing_from_the_list() -> None:
     listed = {flag for flag, *_ in ML_AGENTS_FLAGS} | {"--env-args"}
-    assert {flag.option for flag in ALL_FLAGS} == listed
+    assert {flag.option for flag in ALL_FLAGS} == listed | {*LISTENING, *PAIR}
 
 
 def test_flag_left_out_overrides_nothing() -> None:
