@@ -18,6 +18,8 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
+ACTION_LIMIT = 3.0  # ML-Agents sends clip(action, -3, 3) / 3 to the simulator
+
 
 def require_rows(columns: dict[str, NDArray[np.generic]], num_rows: int) -> None:
     """Raises ValueError, naming the column, unless every column has `num_rows` rows."""
@@ -108,3 +110,24 @@ class Actions:
             np.concatenate([part.continuous for part in parts]),
             np.concatenate([part.discrete for part in parts]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a policy chose for N agents, as it drew it; what learning needs to know of it."""
+
+    continuous: Float32  # (N, C), neither clipped nor scaled
+    discrete: Int64  # (N, K) branch indices
+    log_probs: Float32  # (N, C + K), per dimension and branch
+
+    def __len__(self) -> int:
+        return len(self.log_probs)
+
+    def actions(self) -> Actions:
+        """Gives what the simulator is to receive: limited, and scaled to -1..1."""
+        limited = np.clip(self.continuous, -ACTION_LIMIT, ACTION_LIMIT) / np.float32(ACTION_LIMIT)
+        return Actions(limited, self.discrete.astype(np.int32))
+
+    def some(self, which: Bool) -> Choices:
+        """Gives the rows that are True in `which` (N,)."""
+        return Choices(self.continuous[which], self.discrete[which], self.log_probs[which])

@@ -8,7 +8,7 @@ the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty
@@ -17,12 +17,14 @@ from typing import Self
 import numpy as np
 
 from envs.batch import Actions, Int64
-from envs.bridge import launcher, restarts
+from envs.bridge import causes, restarts
+from envs.bridge.assignments import Assignment
 from envs.bridge.bad_numbers import DroppedEpisode
+from envs.bridge.causes import Cause
 from envs.bridge.event_loop import EventLoop, TimedEventLoop
 from envs.bridge.launcher import LaunchPlan
 from envs.bridge.server import Call, ConnectionLost
-from envs.bridge.session import Phase, SimulatorMessage
+from envs.bridge.session import Phase
 from envs.bridge.side_channels import (
     EngineConfiguration,
     Sampler,
@@ -31,21 +33,19 @@ from envs.bridge.side_channels import (
     StatsMessage,
 )
 from envs.bridge.simulator import EDITOR_PORT, Event, FleetPlan, ProcessEnded, Simulator, State
+from envs.bridge.simulator_message import SimulatorMessage
 from envs.errors import (
     BadDataError,
     SimulatorClosedError,
-    SimulatorCrashedError,
     SimulatorDidNotStartError,
     SimulatorError,
-    SimulatorTimedOutError,
-    UnsupportedSpaceError,
-    WrongProtocolError,
 )
 from envs.lanes import LaneTable
 from envs.spec import BehaviorSpec, parse_behavior_id
 
 __all__ = [
     "EDITOR_PORT",
+    "Assignment",
     "DroppedEpisode",
     "EngineConfiguration",
     "Fleet",
@@ -65,8 +65,6 @@ EXIT_CODE_WAIT_S = 1.0
 CLOSE_WAIT_S = 10.0
 GOODBYE_GRACE_S = 1.0
 GOODBYE_POLL_S = 0.05
-# What programs end with when the user gave them something they cannot use: argparse, envs.gym.
-USAGE_EXIT_CODE = 2
 AWAITED = (State.RUNNING, State.RESTING)  # the fleet's next turn is at the deadline at the latest
 
 
@@ -200,17 +198,28 @@ class Fleet:
 
         Does nothing when the simulator has been lost or reset since its message.
         """
+        self._answer(self._simulators[simulator], lambda target: target.encode(actions))
+
+    def assign(self, simulator: int, assignment: Assignment) -> None:
+        """Answers a delivered message of a simulator that `can_act`, as `send` does."""
         target = self._simulators[simulator]
+        self._answer(target, lambda target: target.encode_assignment(assignment))
+
+    def can_act(self, simulator: int) -> bool:
+        """Whether a simulator can be given a policy, to act for itself."""
+        return self._simulators[simulator].session.can_act
+
+    def _answer(self, target: Simulator, encode: Callable[[Simulator], bytes]) -> None:
         if target.state is State.WAITING:
             started = time.perf_counter()
-            encoded = target.encode(actions)
+            encoded = encode(target)
             self.codec_seconds += time.perf_counter() - started
             target.answer(encoded)
             return
         is_gone = target.state in (State.LOST, State.RESTING) or target.has_hung_up
         is_new = target.session.phase is not Phase.STEPPING
         if not (is_gone or is_new or target.was_answered_by_reset):
-            raise RuntimeError(f"simulator {simulator} has no message that waits for an answer")
+            raise RuntimeError(f"{target.name} has no message that waits for an answer")
         target.was_answered_by_reset = False
 
     def reset(self) -> dict[str, Int64]:
@@ -230,7 +239,7 @@ class Fleet:
                 try:
                     simulator.reset()
                 except SimulatorError as error:
-                    self._lose_for(simulator, error)
+                    self._lose(simulator, causes.of_words(error))
         return self._end_all_lanes()
 
     def relaunch(self, seed: int) -> dict[str, Int64]:
@@ -293,7 +302,7 @@ class Fleet:
         now = time.monotonic()
         for simulator in self._simulators:
             if simulator.state is State.RUNNING and now >= simulator.silence_limit:
-                self._lose_silent(simulator)
+                self._lose(simulator, causes.of_silence(simulator, self._plan))
             elif simulator.state is State.RESTING and now >= simulator.deadline:
                 self._wake(simulator)
 
@@ -308,13 +317,13 @@ class Fleet:
             try:
                 simulator.take(what, event.ahead)
             except SimulatorError as error:
-                self._lose_for(simulator, error)
+                self._lose(simulator, causes.of_words(error))
             else:
                 self.codec_seconds += time.perf_counter() - started
                 if simulator.state is State.READY:
                     self._ready[simulator.number] = None
         elif isinstance(what, ProcessEnded):
-            self._lose_ended(simulator, what.exit_code)
+            self._lose(simulator, causes.of_end(simulator, what.exit_code))
         else:
             self._lose_connection(simulator, what)
 
@@ -338,7 +347,7 @@ class Fleet:
                 self.codec_seconds += time.perf_counter() - started
                 self._require_same_specs(message)
             except SimulatorError as error:
-                self._lose_for(simulator, error)
+                self._lose(simulator, causes.of_words(error))
             else:
                 items.append(message)
         items += self._losses.values()
@@ -368,53 +377,10 @@ class Fleet:
 
     # ---- losses -----------------------------------------------------------------------------
 
-    def _lose_for(self, simulator: Simulator, error: SimulatorError) -> None:
-        """Ends a simulator's life for what it has said."""
-        what = f"sent bad data: {error}" if isinstance(error, BadDataError) else str(error)
-        refusal = None
-        if isinstance(error, WrongProtocolError):
-            refusal = "a restart would not change the protocol that it speaks"
-        elif isinstance(error, UnsupportedSpaceError):
-            refusal = "a restart would not change what its agents observe"
-        self._lose(simulator, type(error), what, refusal=refusal)
-
-    def _lose_silent(self, simulator: Simulator) -> None:
-        if simulator.has_hung_up:
-            self._lose(
-                simulator,
-                SimulatorCrashedError,
-                "broke the connection, though its process still runs",
-            )
-            return
-        advice = "To wait longer: env_settings.timeout_wait."
-        wait_s = self._plan.timeout_wait_s
-        if simulator.session.phase is not Phase.GREETING:
-            what = f"did not answer within {wait_s:g} s"
-            self._lose(simulator, SimulatorTimedOutError, what, advice)
-            return
-        what = f"did not dial the trainer within {wait_s:g} s"
-        advice = simulator.dial_advice() + advice
-        self._lose(simulator, SimulatorDidNotStartError, what, advice)
-
-    def _lose_ended(self, simulator: Simulator, exit_code: int) -> None:
-        words = launcher.exit_words(exit_code)
-        refusal = None
-        if exit_code == USAGE_EXIT_CODE:
-            refusal = (
-                f"exit code {exit_code} says that it was started with something it cannot use, "
-                "which a restart would not change"
-            )
-        if simulator.session.phase is Phase.GREETING:
-            kind: type[SimulatorError] = SimulatorDidNotStartError
-            what = f"ended before it dialled the trainer ({words})"
-        else:
-            kind, what = SimulatorCrashedError, f"ended in the middle of the run ({words})"
-        self._lose(simulator, kind, what, refusal=refusal)
-
     def _lose_connection(self, simulator: Simulator, lost: ConnectionLost) -> None:
         """Waits a moment for the exit code, where there is a process to give one."""
         if not simulator.has_process and self._plan.launch is None:
-            self._lose(simulator, SimulatorCrashedError, "broke the connection")
+            self._lose(simulator, causes.BROKEN_CONNECTION)
             return
         self._ready.pop(simulator.number, None)
         simulator.message = None
@@ -422,26 +388,11 @@ class Fleet:
         simulator.state = State.RUNNING
         simulator.deadline = time.monotonic() + EXIT_CODE_WAIT_S
 
-    def _lose(
-        self,
-        simulator: Simulator,
-        kind: type[SimulatorError],
-        what: str,
-        advice: str = "",
-        refusal: str | None = None,
-    ) -> None:
-        """Ends a simulator's life, and starts the next one within the limits.
-
-        Args:
-            simulator: the one that is lost.
-            kind: of error.
-            what: what it did, in words that follow its name.
-            advice: for the user.
-            refusal: why it must not be started again; None = as the limits say.
-        """
+    def _lose(self, simulator: Simulator, cause: Cause) -> None:
+        """Ends a simulator's life, and starts the next one within the limits."""
         name = simulator.name
         simulator.discard()
-        refusal = refusal or restarts.refusal(
+        refusal = cause.refusal or restarts.refusal(
             simulator, self._plan, has_ever_connected=self._has_ever_connected
         )
         if refusal is None:
@@ -462,8 +413,8 @@ class Fleet:
         else:
             outcome = _sentence(f"Given up: {refusal}")
             outcome += f" Simulators that go on: {self.num_alive}." if self.num_alive else ""
-        text = f"{name} {_sentence(what)}{log_words}\n  {outcome} {advice}".rstrip()
-        loss = kind(text)
+        text = f"{name} {_sentence(cause.what)}{log_words}\n  {outcome} {cause.advice}".rstrip()
+        loss = cause.kind(text)
         self._last_error = loss
         self._ready.pop(simulator.number, None)
         lanes = self._lanes.clear([simulator.number])
@@ -485,7 +436,8 @@ class Fleet:
         """Starts a simulator whose delay is over."""
         refusal = self._relaunch_one(simulator)
         if refusal is not None:
-            self._lose(simulator, SimulatorDidNotStartError, "was lost", refusal=refusal)
+            cause = Cause(SimulatorDidNotStartError, "was lost", refusal=refusal)
+            self._lose(simulator, cause)
 
     def _nobody_left(self) -> SimulatorError:
         error = self._last_error

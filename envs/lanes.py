@@ -54,6 +54,7 @@ class AgentLanes:
         self._pool = pool
         self._ids: Int32 = np.empty(0, np.int32)  # sorted
         self._lanes: Int64 = np.empty(0, np.int64)  # of these ids
+        self._ended: list[Int64] = []  # since the last `settle`
         self._last_ids: Int32 = self._ids
         self._last_lanes: Int64 = self._lanes
 
@@ -115,16 +116,25 @@ class AgentLanes:
         lanes[repeated] = NOBODY
         ended = places[known & ~repeated]
         self._pool.retire(self._lanes[ended])
+        self._ended.append(self._lanes[ended])
         self._ids = np.delete(self._ids, ended)
         self._lanes = np.delete(self._lanes, ended)
         self._forget_last()
         return lanes
 
+    def settle(self) -> None:
+        """Takes note that the trainer knows of all endings so far."""
+        self._ended.clear()
+
     def clear(self) -> Int64:
-        """Ends all lanes and gives them."""
-        lanes = self._lanes
-        self._pool.retire(lanes)
+        """Ends all lanes; gives them, and those whose ending the trainer may not know of.
+
+        A message of several env_steps may end some agents before it turns out to be bad.
+        """
+        lanes = np.concatenate([self._lanes, *self._ended])
+        self._pool.retire(self._lanes)
         self._ids, self._lanes = np.empty(0, np.int32), np.empty(0, np.int64)
+        self._ended.clear()
         self._forget_last()
         return lanes
 
@@ -169,9 +179,14 @@ class LaneTable:
         """Lets lanes whose episodes have ended be used again."""
         for pool in self._pools.values():
             pool.recycle()
+        for _, agents in self._agents.values():
+            agents.settle()
 
     def clear(self, simulators: Iterable[int]) -> dict[str, Int64]:
-        """Ends all lanes of these simulators and gives them by behaviour name."""
+        """Ends all lanes of these simulators and gives them by behaviour name.
+
+        Those that have ended since the last `recycle` are among them.
+        """
         gone = set(simulators)
         found: dict[str, list[Int64]] = {}
         for (simulator, _), (name, agents) in self._agents.items():

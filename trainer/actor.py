@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.batch import Actions, Decisions
+from envs.batch import Actions, Choices, Decisions
+from envs.graph_policy import PolicyGraph
 from trainer.compiled_policy import CompiledPolicy
 from trainer.nn.actor_critic import Action, ActorCritic
-from trainer.nn.distributions import ACTION_LIMIT
 from trainer.rollout.carried import CarriedMemory
 from trainer.rollout.steplog import StepLog
 
@@ -78,6 +78,16 @@ class Actor:
         if self._compiled is not None:
             self._compiled.refresh()
 
+    @property
+    def graph(self) -> PolicyGraph | None:
+        """The policy as simulators can run it; None if they cannot.
+
+        What an agent remembers stays in the trainer, and so does a policy on another device.
+        """
+        if self._compiled is None or self._carried is not None:
+            return None
+        return self._compiled.graph
+
     def chance_state(self) -> str | torch.Tensor:
         """Gives the state of the random generator, for a checkpoint."""
         return (
@@ -94,9 +104,12 @@ class Actor:
 
 def to_simulator(action: Action) -> Actions:
     """Clips and scales continuous actions on the CPU to -1..1, as ML-Agents does."""
-    continuous = action.continuous.numpy()
-    limited = np.clip(continuous, -ACTION_LIMIT, ACTION_LIMIT) / np.float32(ACTION_LIMIT)
-    return Actions(limited, action.discrete.numpy().astype(np.int32))
+    return choices_of(action).actions()
+
+
+def choices_of(action: Action) -> Choices:
+    """Gives the columns of what was chosen, on the CPU."""
+    return Choices(action.continuous.numpy(), action.discrete.numpy(), action.log_probs.numpy())
 
 
 def split_actions(actions: Actions, sizes: Sequence[int]) -> list[Actions]:

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Decisions, Terminals
-from envs.spec import BehaviorSpec, DimensionProperty, ObservationSpec, ObservationType
+from envs.spec import BehaviorSpec
 from trainer.actor import Actor
 from trainer.algos.base import Algorithm, Update
 from trainer.algos.registry import build_algorithm
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
+from trainer.description import describe
 from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
 from trainer.live_settings import Changes, in_words, noted, with_changes
 from trainer.metrics import Metrics
@@ -168,6 +169,13 @@ class Behavior:
         self.step += self.log.num_complete - complete
         return actions
 
+    def open(self, batch: Decisions) -> None:
+        """Takes note of agents that wait for an action; their simulator will choose it."""
+        self.episodes.decide(batch)
+        complete = self.log.num_complete
+        self.log.append([batch])
+        self.step += self.log.num_complete - complete
+
     def end(self, batches: Sequence[Terminals]) -> None:
         """Takes note of episodes that are over."""
         complete = self.log.num_complete
@@ -199,6 +207,12 @@ class Behavior:
             return True
         finished = finished_segments(self.log, self.settings.time_horizon)
         return len(finished.rows) >= wanted.buffer_size
+
+    @property
+    def num_lacking(self) -> int:
+        """How many complete decisions the next update waits for, or the run for its end."""
+        to_learn = self.settings.hyperparameters.buffer_size - self.log.num_complete
+        return min(to_learn, self.settings.max_steps - self.step)
 
     @property
     def has_just_learned(self) -> bool:
@@ -471,26 +485,6 @@ class Behavior:
 
 class BehaviorMismatchError(UserError):
     """A checkpoint means something else by this behaviour."""
-
-
-def describe(spec: BehaviorSpec) -> str:
-    """Says what a behaviour observes and how it acts, in one line."""
-    sensors = ", ".join(_describe_sensor(sensor) for sensor in spec.observation_specs)
-    actions = spec.action_spec
-    branches = f", discrete branches {list(actions.discrete_branches)}"
-    return (
-        f"observations {sensors}; actions {actions.continuous_size} continuous"
-        f"{branches if actions.discrete_size else ''}"
-    )
-
-
-def _describe_sensor(sensor: ObservationSpec) -> str:
-    words = f"{sensor.name or 'sensor'} {tuple(sensor.shape)}"
-    if DimensionProperty.VARIABLE_SIZE in sensor.dimension_property[0]:
-        words += " of variable length"
-    if sensor.dtype != "float32":
-        words += f" {sensor.dtype}"
-    return f"goal {words}" if sensor.observation_type == ObservationType.GOAL_SIGNAL else words
 
 
 def _next_multiple(step: int, interval: int) -> int:

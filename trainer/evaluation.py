@@ -17,9 +17,9 @@ from envs.errors import SimulatorError
 from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.actor import to_simulator
-from trainer.behavior import describe
 from trainer.config.errors import UserError
 from trainer.config.settings import EnvironmentSettings, RunSettings
+from trainer.description import describe
 from trainer.onnx_policy import OnnxPolicy
 from trainer.rollout.carried import CarriedMemory
 from trainer.rollout.episodes import EpisodeTracker

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.batch import Observations
+from envs.graph_policy import RECURRENT_OUT, open_session
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.actor import to_simulator
 from trainer.atomic_file import atomic_path, atomic_write
@@ -29,7 +30,7 @@ from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.memory import Sequences
 from trainer.nn.sensors import Sensor, SensorKind
 from trainer.onnx_graph import OPSET, build_model, with_outputs
-from trainer.onnx_policy import RECURRENT_OUT, OnnxPolicy, open_session
+from trainer.onnx_policy import OnnxPolicy
 
 LIMIT = 1e-5  # largest difference between file and live policy
 MEMORY_STEPS = 4  # decisions in a row that a policy with memory is compared in

@@ -17,8 +17,9 @@ from importlib.metadata import version
 import onnx
 from onnx import TensorProto, helper
 
+from envs.batch import ACTION_LIMIT
 from trainer.nn.actor_critic import ActorCritic
-from trainer.nn.distributions import ACTION_LIMIT, MASKED_LOGIT
+from trainer.nn.distributions import MASKED_LOGIT
 from trainer.nn.std_head import LARGEST_LOG_STD, SMALLEST_LOG_STD
 from trainer.onnx_body import add_features, add_memory
 from trainer.onnx_nodes import BATCH, Graph

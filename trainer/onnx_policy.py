@@ -8,39 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Observations
+from envs.graph_policy import RECURRENT_IN, RECURRENT_OUT, as_floats, open_session
 from trainer.config.errors import UserError
 
 UNITY_FORMAT = 3.0  # version_number of every model since ML-Agents' package 2.0
 
-RECURRENT_IN, RECURRENT_OUT = "recurrent_in", "recurrent_out"
-
-
-def as_floats(obs: Observations) -> NDArray[np.float32]:
-    """Gives observations as Unity feeds them: bytes become 0 to 1."""
-    if obs.dtype == np.uint8:
-        return obs.astype(np.float32) / np.float32(255)
-    return np.asarray(obs, np.float32)
-
 
 class OnnxError(UserError):
     """An ONNX file that cannot be run as a policy."""
-
-
-def open_session(model: Path | bytes) -> Any:
-    """Loads a model into onnxruntime, on one thread: batches are small, cores are shared."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 class OnnxPolicy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,12 +16,14 @@ from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.allocator import return_free_memory
-from trainer.behavior import Behavior, Summary, describe
+from trainer.behavior import Behavior, Summary
 from trainer.commands import Commands
 from trainer.config.settings import RunSettings
 from trainer.control import Control
+from trainer.description import describe
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
+from trainer.placement import Placement
 from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
 from trainer.run_end import (
     EXIT_NO_SIMULATORS,
@@ -32,7 +33,7 @@ from trainer.run_end import (
     one_line,
     outcome_of,
 )
-from trainer.run_start import resumed_or_started
+from trainer.run_start import act_at, resumed_or_started, with_seed
 from trainer.run_storage import RunStorage
 from trainer.simulators import plan_fleet, waiting_words
 from trainer.speedometer import Speedometer
@@ -62,7 +63,7 @@ class Run:
             stop: true once the user wants the run to end.
             from_step: with resume, the checkpoint to go on from; None: the newest.
         """
-        settings = _with_seed(resumed_or_started(settings, from_step))
+        settings = with_seed(resumed_or_started(settings, from_step))
         self.settings = settings
         self.reporter = reporter
         self.stop = stop
@@ -123,6 +124,7 @@ class Run:
         torch.set_num_threads(1)
         with Fleet(plan) as fleet:
             self.fleet = fleet
+            self.placement = Placement(act_at(self.settings), fleet, self.behaviors)
             if (waiting := waiting_words(plan)) is not None:
                 self.reporter.info(waiting)
             try:
@@ -190,9 +192,11 @@ class Run:
                 self._answer(arrivals)
             self._count_bridge_time(INFERENCE)
             for behavior in self.behaviors.values():
-                if behavior.is_ready_to_learn:
+                if behavior.is_ready_to_learn and not self.placement.awaits(behavior):
                     with self.timers.measure(LEARNING), self.control.pulse.long_part():
                         self._learn(behavior)
+            if not self.is_paused:
+                self.placement.assign()
             # Before the checkpoint: a run that goes on from there begins with the next summary.
             self._report()
             if self.is_finished:
@@ -219,28 +223,22 @@ class Run:
         another agent's in the next.
         """
         waiting: dict[str, list[tuple[int, str, Decisions]]] = {}
+        answers: dict[int, dict[str, Actions]] = {}
         for arrival in arrivals:
             if isinstance(arrival, SimulatorLoss):
                 self._forget(arrival)
                 continue
-            for behavior_id, spec in arrival.new_behaviors.items():
-                self._meet(behavior_id, spec, arrival.simulator)
-            for dropped in arrival.dropped:
-                self._drop(dropped, arrival.simulator)
-            for behavior_id, terminals in arrival.terminals.items():
-                self.behaviors[parse_behavior_id(behavior_id).name].end([terminals])
-            for stat in arrival.stats:
-                for behavior in self.behaviors.values():
-                    behavior.metrics.add_user_stat(
-                        stat.key, stat.value, stat.aggregation.name, arrival.simulator
-                    )
+            for message in arrival.earlier:
+                self._hear(message)
+                self.placement.take(message)
+            self._hear(arrival)
+            if self.placement.takes(arrival):
+                continue
+            answers[arrival.simulator] = {}
             for behavior_id, decisions in arrival.decisions.items():
                 name = parse_behavior_id(behavior_id).name
                 waiting.setdefault(name, []).append((arrival.simulator, behavior_id, decisions))
 
-        answers: dict[int, dict[str, Actions]] = {
-            arrival.simulator: {} for arrival in arrivals if isinstance(arrival, SimulatorMessage)
-        }
         for name, asked in waiting.items():
             actions = self.behaviors[name].decide([decisions for _, _, decisions in asked])
             for (simulator, behavior_id, _), action in zip(asked, actions, strict=True):
@@ -248,6 +246,21 @@ class Run:
         self._unsent |= answers
         if not self.is_paused:
             self._send()
+
+    def _hear(self, message: SimulatorMessage) -> None:
+        """Takes note of everything that a message says but what its agents see now."""
+        for behavior_id, spec in message.new_behaviors.items():
+            self._meet(behavior_id, spec, message.simulator)
+        self.placement.hear(message)
+        for dropped in message.dropped:
+            self._drop(dropped, message.simulator)
+        for behavior_id, terminals in message.terminals.items():
+            self.behaviors[parse_behavior_id(behavior_id).name].end([terminals])
+        for stat in message.stats:
+            for behavior in self.behaviors.values():
+                behavior.metrics.add_user_stat(
+                    stat.key, stat.value, stat.aggregation.name, message.simulator
+                )
 
     def _send(self) -> None:
         """Sends what was decided; while the run is paused the simulators wait for it."""
@@ -259,6 +272,7 @@ class Run:
         """Ends a pause."""
         self.is_paused = False
         self._send()
+        self.placement.assign()
 
     def _learn(self, behavior: Behavior) -> None:
         torch.set_num_threads(self.learning_threads)
@@ -345,6 +359,7 @@ class Run:
 
     def _forget(self, loss: SimulatorLoss) -> None:
         self._unsent.pop(loss.simulator, None)
+        self.placement.forget(loss.simulator)
         self._last_loss = str(loss.error)
         self.reporter.warning(self._last_loss)
         self.storage.tell(
@@ -409,6 +424,9 @@ class Run:
             summary = behavior.summary_if_due()
             if summary is not None:
                 self._tell_summary(behavior, summary)
+        chosen = self.placement.observe(self.total_steps, self.timers.collecting_s)
+        if chosen is not None:
+            self.reporter.info(chosen)
         now = time.perf_counter()
         if now < self._next_progress_s:
             return
@@ -479,15 +497,3 @@ class Run:
             self.storage.num_checkpoints,
             self.is_paused,
         )
-
-
-def _with_seed(settings: RunSettings) -> RunSettings:
-    """Draws the run's seed if it is -1, except in reproducible mode, where that means 0.
-
-    From here on the drawn one is part of the settings, and of `configuration.yaml`.
-    """
-    if settings.env_settings.seed >= 0:
-        return settings
-    seed = 0 if settings.reproducible else random.randrange(10_000)
-    env = settings.env_settings.model_copy(update={"seed": seed})
-    return settings.model_copy(update={"env_settings": env})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from trainer.config.errors import ConfigError
-from trainer.config.settings import BehaviorSettings, CheckpointSettings, RunSettings
+from trainer.config.settings import ActAt, BehaviorSettings, CheckpointSettings, RunSettings
 from trainer.run_folder import RunFolder
 
 
@@ -96,3 +97,25 @@ def initial_checkpoint(
             f"Set init_path to a checkpoint, or initialize_from to a run with this behaviour."
         )
     return path
+
+
+def with_seed(settings: RunSettings) -> RunSettings:
+    """Draws the run's seed if it is -1, except in reproducible mode, where that means 0.
+
+    From here on the drawn one is part of the settings, and of `configuration.yaml`.
+    """
+    if settings.env_settings.seed >= 0:
+        return settings
+    seed = 0 if settings.reproducible else random.randrange(10_000)
+    env = settings.env_settings.model_copy(update={"seed": seed})
+    return settings.model_copy(update={"env_settings": env})
+
+
+def act_at(settings: RunSettings) -> ActAt:
+    """Says where agents are to act: a run that learns nothing, or has to repeat, asks the trainer.
+
+    When simulators that act would tell what they did depends on the time.
+    """
+    if settings.reproducible or settings.checkpoint_settings.inference:
+        return "trainer"
+    return settings.env_settings.act_at

@@ -48,6 +48,11 @@ class Timers:
         """Seconds since the run began."""
         return time.perf_counter() - self._started
 
+    @property
+    def collecting_s(self) -> float:
+        """Seconds spent on anything but learning and saving."""
+        return sum(self._seconds[part] for part in (SIMULATORS, BRIDGE, INFERENCE))
+
     def seconds(self) -> dict[str, float]:
         """Gives the seconds spent in each part so far."""
         return dict(self._seconds)

@@ -17,7 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from trainer.onnx_policy import OnnxError, open_session
+from envs.graph_policy import open_session
+from trainer.onnx_policy import OnnxError
 
 BATCHES = (1, 4)
 # How a graph output that never changes comes about.

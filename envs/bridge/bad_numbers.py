@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.batch import Actions, Bool, Int32, Int64
+from envs.batch import Actions, Bool, Choices, Int32, Int64
 
 if TYPE_CHECKING:
     from envs.bridge.codec import AgentTable
@@ -82,6 +82,11 @@ class IgnoredAgents:
         discrete: Int32 = np.zeros((len(heard), given.discrete.shape[1]), np.int32)
         continuous[heard], discrete[heard] = given.continuous, given.discrete
         return Actions(continuous, discrete)
+
+    def pick(self, choices: Choices) -> Choices:
+        """Gives what was chosen for those that are heard, of choices for all that waited."""
+        heard, self.heard = self.heard, None
+        return choices if heard is None else choices.some(heard)
 
 
 def _bad(table: AgentTable | None) -> Bool:

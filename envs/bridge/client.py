@@ -13,7 +13,8 @@ from typing import Self
 
 import numpy as np
 
-from envs.batch import Float32, Int32
+from envs.batch import Choices, Float32, Int32
+from envs.bridge.assignments import Assignment, decode_assignment, encode_choices
 from envs.bridge.http2_client import (
     CallError,
     TrainerAddress,
@@ -76,6 +77,7 @@ class Request:
     is_reset: bool
     side_channel: bytes
     _actions: Mapping[str, bytes] = field(repr=False)
+    assignment: Assignment | None = None  # instead of actions, if we said that we can act
 
     def actions(
         self, behavior_id: str, num_agents: int, num_continuous: int, num_branches: int
@@ -101,6 +103,15 @@ class Request:
             continuous.reshape(num_agents, num_continuous),
             discrete.reshape(num_agents, num_branches),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedStep:
+    """One env_step that a simulator made by itself."""
+
+    choices: Choices  # that led to it
+    agents: bytes  # a serialised ListAgentInfoProto
+    side_channel: bytes
 
 
 class TrainerConnection:
@@ -183,8 +194,15 @@ class TrainerConnection:
         self,
         communication_version: str = COMMUNICATION_VERSION,
         package_version: str = PACKAGE_VERSION,
+        *,
+        can_act: bool = False,
     ) -> Welcome:
         """Makes the first call, which tells both sides' versions.
+
+        Args:
+            communication_version: of the protocol.
+            package_version: of the Unity package.
+            can_act: whether we take assignments.
 
         Raises:
             TrainerClosedError: the trainer is gone, or refuses us.
@@ -198,7 +216,7 @@ class TrainerConnection:
         )
         message = Message(
             header=HeaderProto(status=STATUS_OK),
-            unity_output=Output(rl_initialization_output=introduction),
+            unity_output=Output(rl_initialization_output=introduction, can_act=can_act),
         )
         answer = self.exchange(message.SerializeToString())
         welcome = answer.unity_input.rl_initialization_input
@@ -221,8 +239,12 @@ class TrainerConnection:
 
     def request(self, message: bytes) -> Request:
         """Tells the trainer what the agents see, and waits for what they are to do."""
-        order = self.exchange(message).unity_input.rl_input
-        return Request(order.command == RESET, order.side_channel, order.agent_actions)
+        answer = self.exchange(message).unity_input
+        order = answer.rl_input
+        assignment = None
+        if answer.HasField("assignment"):
+            assignment = decode_assignment(answer.assignment)
+        return Request(order.command == RESET, order.side_channel, order.agent_actions, assignment)
 
     def say_goodbye(self) -> None:
         """Tells the trainer that this simulator ends, as Unity does when Stop is pressed."""
@@ -248,6 +270,18 @@ def step_message(
     output = Output(rl_output=RLOutput(agent_infos=agents, side_channel=side_channel))
     if brains:
         output.rl_initialization_output.brain_parameters.extend(brains)
+    message = Message(header=HeaderProto(status=STATUS_OK), unity_output=output)
+    return message.SerializeToString()
+
+
+def played_message(behavior_id: str, steps: Sequence[PlayedStep]) -> bytes:
+    """Builds the message of all env_steps of an assignment, for the only behaviour there is."""
+    output = Output()
+    for number, step in enumerate(steps, start=1):
+        target = output if number == len(steps) else output.played.add()
+        target.choices[behavior_id].CopyFrom(encode_choices(step.choices))
+        target.rl_output.agent_infos[behavior_id] = step.agents
+        target.rl_output.side_channel = step.side_channel
     message = Message(header=HeaderProto(status=STATUS_OK), unity_output=output)
     return message.SerializeToString()
 

@@ -76,6 +76,7 @@ class AgentDecoder:
     ) -> None:
         self._behavior_id = behavior_id
         self._spec = spec
+        self.action_spec = spec.action_spec
         self._channels_last = channels_last
         self._shapes = []  # on the wire
         for index, sensor in enumerate(spec.observation_specs):

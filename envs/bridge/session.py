@@ -8,64 +8,36 @@ Letters: N agents of a message.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 import numpy as np
 
-from envs.batch import Actions, Decisions, Int32, Int64, Terminals
-from envs.bridge import codec, images, limits
+from envs.batch import Actions, Choices, Decisions, Int32, Int64, Terminals
+from envs.bridge import assignments, codec, images, limits
 from envs.bridge.agent_rows import rows_of, some_rows, split
+from envs.bridge.assignments import Assignment
 from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
+from envs.bridge.greeting import greeting, require_compatible
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
     BrainParametersProto,
-    UnityRLInitializationInputProto,
     UnityRLInitializationOutputProto,
 )
-from envs.bridge.protocol import (
-    COMMUNICATION_VERSION,
-    DIMENSION_PROPERTIES_SINCE,
-    PACKAGE_VERSION,
-    STATUS_CLOSING,
-    STATUS_OK,
-)
+from envs.bridge.protocol import DIMENSION_PROPERTIES_SINCE, STATUS_CLOSING, STATUS_OK
 from envs.bridge.side_channels import Inbox, StatsMessage
+from envs.bridge.simulator_message import SimulatorMessage
 from envs.bridge.wire_spec import UNREADABLE, build_spec
-from envs.errors import BadDataError, SimulatorClosedError, WrongProtocolError
+from envs.errors import BadDataError, SimulatorClosedError
 from envs.lanes import NOBODY, AgentLanes, LaneTable
 from envs.spec import BehaviorSpec, parse_behavior_id
 
 _logger = logging.getLogger(__name__)
 
 UNHEARD_MESSAGES = 1000  # in a row; then a simulator of agents that are not heard starts anew
-
-CAPABILITIES = {
-    "baseRLCapabilities": True,
-    # Without these two Unity sends cameras of more than three channels as plain floats.
-    "concatenatedPngObservations": True,
-    "compressedChannelMapping": True,
-    "hybridActions": True,
-    "trainingAnalytics": False,  # Unity then neither sends nor expects any
-    "variableLengthObservation": True,
-    "multiAgentGroups": True,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatorMessage:
-    """One Exchange of one simulator, decoded; by behaviour id, and only what is not empty."""
-
-    simulator: int
-    new_behaviors: dict[str, BehaviorSpec]  # first seen from this simulator in this message
-    decisions: dict[str, Decisions]
-    terminals: dict[str, Terminals]  # without agents that never had a decision
-    stats: tuple[StatsMessage, ...]
-    dropped: tuple[DroppedEpisode, ...] = ()  # their lanes are void before anything else happens
 
 
 Tables = dict[str, AgentTable | None]  # by behaviour id
@@ -125,6 +97,8 @@ class Session:
 
     def __init__(self, simulator: int, lanes: LaneTable, max_bad_episodes: int = 0) -> None:
         self.phase = Phase.GREETING
+        self.can_act = False  # whether it takes assignments, which its greeting says
+        self._num_assigned = 0  # env_steps that its next message holds; 0 = it does not act
         self._simulator = simulator
         self._lanes = lanes
         self._inbox = Inbox()
@@ -178,21 +152,12 @@ class Session:
             output.communication_version,
             self._simulator,
         )
-        greeting = UnityRLInitializationInputProto(
-            seed=seed,
-            communication_version=COMMUNICATION_VERSION,
-            package_version=PACKAGE_VERSION,
-            capabilities=CAPABILITIES,
-            num_areas=num_areas,
-        )
         self._remember_brains(output)
+        self.can_act = message.unity_output.can_act
         minor_version = int(output.communication_version.split(".")[1])
         self._has_dimension_properties = minor_version >= DIMENSION_PROPERTIES_SINCE
         self.phase = Phase.OPENING
-        return columns_pb2.Message(
-            header={"status": STATUS_OK},
-            unity_input=columns_pb2.Input(rl_initialization_input=greeting),
-        ).SerializeToString()
+        return greeting(seed, num_areas)
 
     def decode_ahead(self, data: bytes) -> Future[Tables] | None:
         """Begins to decode a call's agents that see images, in another thread.
@@ -225,6 +190,22 @@ class Session:
             BadDataError: see AgentDecoder.decode; or too many episodes had to be dropped.
             UnsupportedSpaceError: a new behaviour has a sensor of an unknown kind.
         """
+        output = message.unity_output
+        assignments.require_as_assigned(output, self._num_assigned)
+        self._meet_brains(output)
+        earlier = tuple(self._hear(played.rl_output, played.choices) for played in output.played)
+        last = self._hear(output.rl_output, output.choices if self._num_assigned else None, ahead)
+        self._num_assigned = 0
+        return replace(last, earlier=earlier) if earlier else last
+
+    def _hear(
+        self,
+        output: columns_pb2.RLOutput,
+        chosen: Mapping[str, columns_pb2.Choices] | None,
+        ahead: Future[Tables] | None = None,
+    ) -> SimulatorMessage:
+        """Decodes one env_step, and what the simulator itself chose before it, if it did."""
+        choices = {} if chosen is None else self._choices(chosen)
         decisions: dict[str, Decisions] = {}
         terminals: dict[str, Terminals] = {}
         new_behaviors, self._held_behaviors = self._held_behaviors, {}
@@ -233,14 +214,14 @@ class Session:
         # must still hold the lanes of all agents that the trainer knows.
         parts = [
             _Part(behavior_id, behavior, *split(table))
-            for behavior_id, behavior, table in self._tables(message, new_behaviors, ahead)
+            for behavior_id, behavior, table in self._tables(output, new_behaviors, ahead)
         ]
         for part in parts:
             if part.going is not None:
                 part.behavior.lanes.require_unique(part.going.agent_id)
         sifted = [part.behavior.ignored.sift(part.ended, part.going) for part in parts]
         offences = self._offences(parts, sifted)
-        side_channel = message.unity_output.rl_output.side_channel
+        side_channel = output.side_channel
         if side_channel:
             stats += self._inbox.read(side_channel)
         dropped: list[DroppedEpisode] = []
@@ -263,7 +244,7 @@ class Session:
                 behavior.ignored = IgnoredAgents(left.ignored, left.going)
         self._require_somebody(decisions, parts)
         return SimulatorMessage(
-            self._simulator, new_behaviors, decisions, terminals, stats, tuple(dropped)
+            self._simulator, new_behaviors, decisions, terminals, stats, tuple(dropped), choices
         )
 
     def _offences(
@@ -304,26 +285,20 @@ class Session:
 
     def skip(self, message: columns_pb2.Message, ahead: Future[Tables] | None = None) -> None:
         """Drops the agents of a message, because a reset follows, but keeps all other news."""
-        for _ in self._tables(message, self._held_behaviors, ahead):
+        self._meet_brains(message.unity_output)
+        output = message.unity_output.rl_output
+        for _ in self._tables(output, self._held_behaviors, ahead):
             pass
-        self._held_stats += self._inbox.read(message.unity_output.rl_output.side_channel)
+        self._held_stats += self._inbox.read(output.side_channel)
 
     def _tables(
         self,
-        message: columns_pb2.Message,
+        output: columns_pb2.RLOutput,
         new_behaviors: dict[str, BehaviorSpec],
         ahead: Future[Tables] | None,
     ) -> list[tuple[str, _Behavior, AgentTable]]:
         """Decodes all agent lists that are not empty, and meets new behaviours."""
-        output = message.unity_output
-        if output.HasField("rl_initialization_output"):
-            if output.rl_initialization_output.communication_version:
-                raise BadDataError(
-                    "it introduces itself again in the middle of the run. Does a second program "
-                    "use its connection?"
-                )
-            self._remember_brains(output.rl_initialization_output)
-        agent_infos = output.rl_output.agent_infos
+        agent_infos = output.agent_infos
         decoded = {} if ahead is None else ahead.result()
         tables = []
         for behavior_id in sorted(agent_infos):  # protobuf's own order is random
@@ -340,6 +315,31 @@ class Session:
             if table is not None:
                 tables.append((behavior_id, behavior, table))
         return tables
+
+    def _meet_brains(self, output: columns_pb2.Output) -> None:
+        """Reads what a message says of behaviours that are new."""
+        if not output.HasField("rl_initialization_output"):
+            return
+        if output.rl_initialization_output.communication_version:
+            raise BadDataError(
+                "it introduces itself again in the middle of the run. Does a second program use "
+                "its connection?"
+            )
+        self._remember_brains(output.rl_initialization_output)
+
+    def _choices(self, chosen: Mapping[str, columns_pb2.Choices]) -> dict[str, Choices]:
+        """Reads what the simulator chose for the agents that waited, and lets them wait no more."""
+        found = {}
+        for behavior_id, behavior in self._behaviors.items():
+            num_waiting, behavior.num_waiting = behavior.num_waiting, 0
+            if not num_waiting:
+                continue
+            decoder, given = behavior.decoder, chosen.get(behavior_id, columns_pb2.Choices())
+            choices = assignments.decode_choices(
+                behavior_id, given, decoder.action_spec, num_waiting
+            )
+            found[behavior_id] = behavior.ignored.pick(choices)
+        return found
 
     def _remember_brains(self, output: UnityRLInitializationOutputProto) -> None:
         limits.require_usable_brains(output.brain_parameters, self._brains)
@@ -463,9 +463,15 @@ class Session:
                 )
         return codec.encode_answer(encoded, side_channel)
 
+    def assign(self, assignment: Assignment, side_channel: bytes) -> bytes:
+        """Gives the reply that lets the simulator act for itself; only if it `can_act`."""
+        self._num_assigned = assignment.num_steps
+        return assignments.encode_assignment(assignment, side_channel)
+
     def reset(self, side_channel: bytes) -> bytes:
         """Gives the reply that makes the simulator begin all episodes anew."""
         self.phase = Phase.STEPPING
+        self._num_assigned = 0
         for behavior in self._behaviors.values():
             behavior.num_waiting = 0
             behavior.ignored.forget()
@@ -480,17 +486,3 @@ def _decode(data: bytes, decoders: Mapping[str, AgentDecoder]) -> Tables:
         for behavior_id, decoder in decoders.items()
         if behavior_id in agent_infos
     }
-
-
-def require_compatible(output: UnityRLInitializationOutputProto) -> None:
-    """Raises WrongProtocolError unless the simulator's protocol has our major version."""
-    limits.require_short_words(output)
-    found = output.communication_version
-    parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?((?:a|b)\d+)?", found)
-    expected = COMMUNICATION_VERSION.split(".")
-    if parts is None or parts[1] != expected[0]:
-        raise WrongProtocolError(
-            f"speaks protocol {found!r} (package {output.package_version!r}), this trainer speaks "
-            f"{COMMUNICATION_VERSION}; the first numbers must agree. Install a "
-            "com.unity.ml-agents package of release 1.0 or newer in Unity and build again."
-        )

@@ -17,16 +17,18 @@ from envs.bridge.guarded_server import Door, GuardedServer
 from envs.bridge.launcher import LaunchPlan, SimulatorProcess
 from envs.bridge.proto import columns_pb2
 from envs.bridge.server import Call, ConnectionLost, SimulatorServer
-from envs.bridge.session import Phase, Session, SimulatorMessage, Tables
+from envs.bridge.session import Phase, Session, Tables
 from envs.bridge.side_channels import (
     EngineConfiguration,
     Sampler,
     engine_configuration,
     environment_parameters,
 )
+from envs.bridge.simulator_message import SimulatorMessage
 
 if TYPE_CHECKING:
     from envs.batch import Actions
+    from envs.bridge.assignments import Assignment
     from envs.lanes import LaneTable
 
 # The editor's own port in ML-Agents; executables begin one above it.
@@ -254,10 +256,15 @@ class Simulator:
         ahead, self._ahead = self._ahead, None
         self.was_answered_by_reset = False
         heard = self.session.step(message, ahead)
-        if heard.dropped:
-            dropped = [replace(one, text=self._dropped_words(one.text)) for one in heard.dropped]
-            heard = replace(heard, dropped=tuple(dropped))
-        return heard
+        if heard.earlier:
+            heard = replace(heard, earlier=tuple(map(self._with_dropped_words, heard.earlier)))
+        return self._with_dropped_words(heard)
+
+    def _with_dropped_words(self, heard: SimulatorMessage) -> SimulatorMessage:
+        if not heard.dropped:
+            return heard
+        dropped = [replace(one, text=self._dropped_words(one.text)) for one in heard.dropped]
+        return replace(heard, dropped=tuple(dropped))
 
     def _dropped_words(self, text: str) -> str:
         limit = self._plan.max_bad_episodes
@@ -269,6 +276,11 @@ class Simulator:
         """Gives the answer to the message that was delivered."""
         news, self._news = self._news, b""
         return self.session.answer(actions, news)
+
+    def encode_assignment(self, assignment: Assignment) -> bytes:
+        """Gives the answer that lets it act for itself."""
+        news, self._news = self._news, b""
+        return self.session.assign(assignment, news)
 
     def answer(self, data: bytes) -> None:
         """Answers the call that waits; never blocks."""

@@ -14,14 +14,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from envs.bridge.client import Request, TrainerConnection, Welcome, brain, step_message
+from envs.batch import Float32, Int32, Observations
+from envs.bridge.assignments import Assignment
+from envs.bridge.client import (
+    PlayedStep,
+    Request,
+    TrainerConnection,
+    Welcome,
+    brain,
+    played_message,
+    step_message,
+)
 from envs.bridge.client_channels import draw, read_environment_parameters, write_stats
 from envs.bridge.records import FIRST_AGENT_ID, LAST_AGENT_ID, AgentRecords
 from envs.bridge.side_channels import Sampler, StatsAggregation, StatsMessage
 from envs.errors import SimulatorError, UnsupportedSpaceError
 from envs.gym.make import Env
 from envs.gym.masks import MASK_KEY, ActionMasks, require_no_late_mask
+from envs.gym.own_policy import OwnPolicy
 from envs.gym.spaces import ActionLayout, ObservationLayout
 
 log = logging.getLogger(__name__)
@@ -141,6 +153,7 @@ class GymSimulator:
         self._num_rows = 0
         self._stats: list[StatsMessage] = []
         self._is_known = False  # the trainer has got our brain parameters
+        self._policy: OwnPolicy | None = None  # once the trainer has assigned something
 
     @property
     def has_begun(self) -> bool:
@@ -181,10 +194,41 @@ class GymSimulator:
 
     def step(self, request: Request) -> None:
         """Makes one env_step everywhere with the actions of `request`."""
-        num_envs = len(self._envs)
-        continuous, discrete = request.actions(
-            self._behavior_id, num_envs, self._actions.num_continuous, len(self._actions.branches)
+        layout = self._actions
+        self._advance(
+            *request.actions(
+                self._behavior_id, len(self._envs), layout.num_continuous, len(layout.branches)
+            )
         )
+
+    def play(self, assignment: Assignment) -> bytes:
+        """Makes the env_steps of an assignment; gives all that there is to tell of them."""
+        if self._policy is None:
+            self._policy = OwnPolicy(self._behavior_id, self._sensors, self._seed)
+        self._policy.take(assignment)
+        steps = []
+        for _ in range(assignment.num_steps):
+            obs, forbidden = self._decisions()
+            choices = self._policy.act(obs, forbidden, assignment.deterministic)
+            actions = choices.actions()
+            self._advance(actions.continuous, actions.discrete)
+            agents = self._records.rows(self._num_rows)
+            steps.append(PlayedStep(choices, agents, self._take_stats()))
+        return played_message(self._behavior_id, steps)
+
+    def _decisions(self) -> tuple[list[Observations], NDArray[np.uint8] | None]:
+        """Gives what the K agents that wait see, and, with branches, what they must not do."""
+        num_envs = len(self._envs)
+        obs = [column[:num_envs] for column in self._records.obs]
+        if not self._actions.branches:
+            return obs, None
+        if self._has_masks:
+            return obs, self._records.forbidden[:num_envs]
+        return obs, np.zeros((num_envs, sum(self._actions.branches)), np.uint8)
+
+    def _advance(self, continuous: Float32, discrete: Int32) -> None:
+        """Makes one env_step everywhere; (K, C) in -1..1, (K, branches)."""
+        num_envs = len(self._envs)
         write, rows = self._observations.write, self._obs_rows
         rewards: list[Any] = [0.0] * num_envs
         self._num_rows = num_envs
@@ -211,11 +255,15 @@ class GymSimulator:
             layout = self._actions
             brains = [brain(self._behavior_id, layout.num_continuous, layout.branches)]
             self._is_known = True
-        stats = b""
-        if self._stats:
-            stats = write_stats(self._stats)
-            self._stats.clear()
-        return step_message({self._behavior_id: self._records.rows(self._num_rows)}, stats, brains)
+        agents = {self._behavior_id: self._records.rows(self._num_rows)}
+        return step_message(agents, self._take_stats(), brains)
+
+    def _take_stats(self) -> bytes:
+        if not self._stats:
+            return b""
+        stats = write_stats(self._stats)
+        self._stats.clear()
+        return stats
 
     def close(self) -> None:
         """Closes all environments."""
@@ -265,11 +313,14 @@ def serve(connection: TrainerConnection, build: Callable[[Welcome], GymSimulator
         TrainerClosedError: always in the end; the trainer said goodbye or is gone.
         SimulatorError: the environment or the trainer broke the rules.
     """
-    simulator = build(connection.hello())
+    simulator = build(connection.hello(can_act=True))
     try:
         request = connection.first_request()
         while True:
             simulator.receive_parameters(request.side_channel)
+            if request.assignment is not None:
+                request = connection.request(simulator.play(request.assignment))
+                continue
             if request.is_reset or not simulator.has_begun:
                 simulator.reset()
             else:

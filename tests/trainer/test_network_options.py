@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pytest import approx
 from test_export_onnx import KINDS, live_actions, make_policy, make_spec, random_inputs
 
+from envs.graph_policy import open_session
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
 from trainer.compiled_policy import CompiledPolicy
@@ -22,7 +23,7 @@ from trainer.nn.actor_critic import ActorCritic
 from trainer.nn.mlp import MLP
 from trainer.nn.normalizer import Normalizer
 from trainer.onnx_graph import build_model, cut_to_outputs
-from trainer.onnx_policy import OnnxPolicy, open_session
+from trainer.onnx_policy import OnnxPolicy
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "layer_norm": {"layer_norm": True},

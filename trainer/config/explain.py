@@ -62,9 +62,9 @@ def prune(tree: Any, path: KeyPath) -> bool:
 def contradiction_problem(finding: ErrorDetails, base: KeyPath, keys: list[KeyPath]) -> Problem:
     """Words for settings that cannot both hold."""
     where = dotted((*base, *finding["loc"]))
+    text = finding["ctx"]["text"]
     related = tuple((*base, *key) for key in keys)
-    text = f"{where}." if where else ""
-    return Problem(related[0], f"{text}{finding['ctx']['text']}.", related)
+    return Problem(related[0], f"{where}.{text}." if where else f"{text}.", related)
 
 
 def value_problem(finding: ErrorDetails, path: KeyPath) -> Problem:

@@ -58,6 +58,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
         Flag(ENV, "seed", "N", "seed of the run; simulator i gets N + i"),
         Flag(ENV, "base_port", "N", "simulator i dials port N + i; without it the system picks"),
         Flag(ENV, "timeout_wait", "S", "seconds a simulator may be silent"),
+        Flag(ENV, "act_at", "PLACE", "where agents act: auto, trainer or simulator"),
         Flag(ENV, "max_lifetime_restarts", "N", "crashes until a simulator is given up; -1: never"),
         Flag(ENV, "restarts_rate_limit_n", "N", "crashes allowed in the period; -1: any number"),
         Flag(ENV, "restarts_rate_limit_period_s", "S", "seconds of that period"),

@@ -53,7 +53,7 @@ anew for every episode. ML-Agents' own form, a `curriculum` of one lesson, is re
 
 FLAGS = """## Flags
 
-Those of `mlagents-learn`, and `--control`, `--reproducible`, `--resume-or-start`. A flag that was
+Those of `mlagents-learn`, and `--act-at`, `--control`, `--reproducible`, `--resume-or-start`. A flag that was
 typed wins over the file, also when its value is the default.
 """
 

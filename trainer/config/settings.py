@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -49,8 +49,11 @@ from trainer.config.values import (
     contradiction,
 )
 
+ActAt = Literal["auto", "trainer", "simulator"]
+
 __all__ = [
     "EDITOR_PORT",
+    "ActAt",
     "BehaviorSettings",
     "BehaviorStopSettings",
     "CheckpointSettings",
@@ -132,6 +135,11 @@ class EnvironmentSettings(Settings):
     env_wrappers: Annotated[tuple[Mapping[str, Any], ...], Wrappers()] = ()
     """(ours) Wrappers of a Gymnasium environment, innermost first: classes of gymnasium.wrappers
     by name, or `<module>:<class>`."""
+    act_at: ActAt = "auto"
+    """(ours) Where actions are chosen: in the trainer, or at simulators that can run the policy
+    themselves, which saves a round trip per step (`gym:` on the CPU, without memory). auto tries
+    both for a second each and takes the faster one. Runs that are reproducible, or do not learn
+    (inference), act in the trainer."""
 
     @model_validator(mode="after")
     def _hold_together(self) -> EnvironmentSettings:
@@ -307,6 +315,13 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _moments_are_equal(self) -> RunSettings:
         """In reproducible mode the clock must not decide; the field holds what really happens."""
+        if self.reproducible and self.env_settings.act_at == "simulator":
+            raise contradiction(
+                "env_settings.act_at is simulator, but reproducible is true. When a simulator that "
+                "acts tells what it did depends on the clock: set act_at to trainer or auto",
+                "env_settings.act_at",
+                "reproducible",
+            )
         given = self.checkpoint_settings
         if not self.reproducible or given.checkpoint_interval_s is None:
             return self

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from envs.batch import ACTION_LIMIT
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.config.settings import NetworkSettings
 from trainer.nn.body import NetworkBody
 from trainer.nn.distributions import (
-    ACTION_LIMIT,
     Distribution,
     categorical_log_probs,
     masked_log_softmax,

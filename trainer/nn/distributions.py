@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ACTION_LIMIT = 3.0  # ML-Agents sends clip(action, -3, 3) / 3 to the simulator
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 MASKED_LOGIT = -1e8  # probability exactly 0 in float32, and still finite when all are masked
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.batch import Decisions, Observations, Terminals
+from envs.batch import Choices, Decisions, Observations, Terminals
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.nn.actor_critic import Action
 
@@ -132,6 +132,12 @@ class StepLog:
         columns["continuous"][rows] = action.continuous.numpy()
         columns["discrete"][rows] = action.discrete.numpy()
         columns["log_probs"][rows] = action.log_probs.numpy()
+
+    def record_choices(self, lanes: NDArray[np.int64], choices: Choices) -> None:
+        """Writes what a simulator chose itself into the rows that these lanes have open."""
+        rows = self._open_rows(lanes)
+        for name in ("continuous", "discrete", "log_probs"):
+            self.columns[name][rows] = getattr(choices, name)
 
     def close(self, ended: Terminals) -> None:
         """Writes the last reward and the kind of ending into the open rows of ended agents."""

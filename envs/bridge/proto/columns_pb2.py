@@ -25,41 +25,61 @@ _sym_db = _symbol_database.Default()
 from envs.bridge.proto import communicator_pb2 as envs_dot_bridge_dot_proto_dot_communicator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65nvs/bridge/proto/columns.proto\x12\x11ppo_train.columns\x1a$envs/bridge/proto/communicator.proto\"\x9c\x01\n\x07Message\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32!.communicator_objects.HeaderProto\x12/\n\x0cunity_output\x18\x02 \x01(\x0b\x32\x19.ppo_train.columns.Output\x12-\n\x0bunity_input\x18\x03 \x01(\x0b\x32\x18.ppo_train.columns.Input\"\x92\x01\n\x06Output\x12.\n\trl_output\x18\x01 \x01(\x0b\x32\x1b.ppo_train.columns.RLOutput\x12X\n\x18rl_initialization_output\x18\x02 \x01(\x0b\x32\x36.communicator_objects.UnityRLInitializationOutputProto\"\x95\x01\n\x08RLOutput\x12@\n\x0b\x61gent_infos\x18\x02 \x03(\x0b\x32+.ppo_train.columns.RLOutput.AgentInfosEntry\x12\x14\n\x0cside_channel\x18\x03 \x01(\x0c\x1a\x31\n\x0f\x41gentInfosEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"9\n\nAgentInfos\x12+\n\x05value\x18\x01 \x03(\x0b\x32\x1c.ppo_train.columns.AgentInfo\"\xc2\x01\n\tAgentInfo\x12\x0e\n\x06reward\x18\x07 \x01(\x02\x12\x0c\n\x04\x64one\x18\x08 \x01(\x08\x12\x18\n\x10max_step_reached\x18\t \x01(\x08\x12\n\n\x02id\x18\n \x01(\x05\x12\x13\n\x0b\x61\x63tion_mask\x18\x0b \x01(\x0c\x12\x34\n\x0cobservations\x18\r \x03(\x0b\x32\x1e.ppo_train.columns.Observation\x12\x10\n\x08group_id\x18\x0e \x01(\x05\x12\x14\n\x0cgroup_reward\x18\x0f \x01(\x02\"\x82\x03\n\x0bObservation\x12\r\n\x05shape\x18\x01 \x03(\x05\x12\x44\n\x10\x63ompression_type\x18\x02 \x01(\x0e\x32*.communicator_objects.CompressionTypeProto\x12\x19\n\x0f\x63ompressed_data\x18\x03 \x01(\x0cH\x00\x12>\n\nfloat_data\x18\x04 \x01(\x0b\x32(.ppo_train.columns.Observation.FloatDataH\x00\x12\"\n\x1a\x63ompressed_channel_mapping\x18\x05 \x03(\x05\x12\x1c\n\x14\x64imension_properties\x18\x06 \x03(\x05\x12\x44\n\x10observation_type\x18\x07 \x01(\x0e\x32*.communicator_objects.ObservationTypeProto\x12\x0c\n\x04name\x18\x08 \x01(\t\x1a\x19\n\tFloatData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\x12\n\x10observation_data\"\x8d\x01\n\x05Input\x12,\n\x08rl_input\x18\x01 \x01(\x0b\x32\x1a.ppo_train.columns.RLInput\x12V\n\x17rl_initialization_input\x18\x02 \x01(\x0b\x32\x35.communicator_objects.UnityRLInitializationInputProto\"\xce\x01\n\x07RLInput\x12\x43\n\ragent_actions\x18\x01 \x03(\x0b\x32,.ppo_train.columns.RLInput.AgentActionsEntry\x12\x33\n\x07\x63ommand\x18\x04 \x01(\x0e\x32\".communicator_objects.CommandProto\x12\x14\n\x0cside_channel\x18\x05 \x01(\x0c\x1a\x33\n\x11\x41gentActionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"=\n\x0c\x41gentActions\x12-\n\x05value\x18\x01 \x03(\x0b\x32\x1e.ppo_train.columns.AgentAction\"f\n\x0b\x41gentAction\x12!\n\x19vector_actions_deprecated\x18\x01 \x01(\x0c\x12\x1a\n\x12\x63ontinuous_actions\x18\x06 \x01(\x0c\x12\x18\n\x10\x64iscrete_actions\x18\x07 \x03(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65nvs/bridge/proto/columns.proto\x12\x11ppo_train.columns\x1a$envs/bridge/proto/communicator.proto\"\x9c\x01\n\x07Message\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32!.communicator_objects.HeaderProto\x12/\n\x0cunity_output\x18\x02 \x01(\x0b\x32\x19.ppo_train.columns.Output\x12-\n\x0bunity_input\x18\x03 \x01(\x0b\x32\x18.ppo_train.columns.Input\"\xd6\x02\n\x06Output\x12.\n\trl_output\x18\x01 \x01(\x0b\x32\x1b.ppo_train.columns.RLOutput\x12X\n\x18rl_initialization_output\x18\x02 \x01(\x0b\x32\x36.communicator_objects.UnityRLInitializationOutputProto\x12\x10\n\x07\x63\x61n_act\x18\xe9\x07 \x01(\x08\x12*\n\x06played\x18\xea\x07 \x03(\x0b\x32\x19.ppo_train.columns.Played\x12\x38\n\x07\x63hoices\x18\xeb\x07 \x03(\x0b\x32&.ppo_train.columns.Output.ChoicesEntry\x1aJ\n\x0c\x43hoicesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.ppo_train.columns.Choices:\x02\x38\x01\"\xbd\x01\n\x06Played\x12\x37\n\x07\x63hoices\x18\x01 \x03(\x0b\x32&.ppo_train.columns.Played.ChoicesEntry\x12.\n\trl_output\x18\x02 \x01(\x0b\x32\x1b.ppo_train.columns.RLOutput\x1aJ\n\x0c\x43hoicesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.ppo_train.columns.Choices:\x02\x38\x01\"B\n\x07\x43hoices\x12\x12\n\ncontinuous\x18\x01 \x01(\x0c\x12\x10\n\x08\x64iscrete\x18\x02 \x01(\x0c\x12\x11\n\tlog_probs\x18\x03 \x01(\x0c\"\x95\x01\n\x08RLOutput\x12@\n\x0b\x61gent_infos\x18\x02 \x03(\x0b\x32+.ppo_train.columns.RLOutput.AgentInfosEntry\x12\x14\n\x0cside_channel\x18\x03 \x01(\x0c\x1a\x31\n\x0f\x41gentInfosEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"9\n\nAgentInfos\x12+\n\x05value\x18\x01 \x03(\x0b\x32\x1c.ppo_train.columns.AgentInfo\"\xc2\x01\n\tAgentInfo\x12\x0e\n\x06reward\x18\x07 \x01(\x02\x12\x0c\n\x04\x64one\x18\x08 \x01(\x08\x12\x18\n\x10max_step_reached\x18\t \x01(\x08\x12\n\n\x02id\x18\n \x01(\x05\x12\x13\n\x0b\x61\x63tion_mask\x18\x0b \x01(\x0c\x12\x34\n\x0cobservations\x18\r \x03(\x0b\x32\x1e.ppo_train.columns.Observation\x12\x10\n\x08group_id\x18\x0e \x01(\x05\x12\x14\n\x0cgroup_reward\x18\x0f \x01(\x02\"\x82\x03\n\x0bObservation\x12\r\n\x05shape\x18\x01 \x03(\x05\x12\x44\n\x10\x63ompression_type\x18\x02 \x01(\x0e\x32*.communicator_objects.CompressionTypeProto\x12\x19\n\x0f\x63ompressed_data\x18\x03 \x01(\x0cH\x00\x12>\n\nfloat_data\x18\x04 \x01(\x0b\x32(.ppo_train.columns.Observation.FloatDataH\x00\x12\"\n\x1a\x63ompressed_channel_mapping\x18\x05 \x03(\x05\x12\x1c\n\x14\x64imension_properties\x18\x06 \x03(\x05\x12\x44\n\x10observation_type\x18\x07 \x01(\x0e\x32*.communicator_objects.ObservationTypeProto\x12\x0c\n\x04name\x18\x08 \x01(\t\x1a\x19\n\tFloatData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\x12\n\x10observation_data\"\xc1\x01\n\x05Input\x12,\n\x08rl_input\x18\x01 \x01(\x0b\x32\x1a.ppo_train.columns.RLInput\x12V\n\x17rl_initialization_input\x18\x02 \x01(\x0b\x32\x35.communicator_objects.UnityRLInitializationInputProto\x12\x32\n\nassignment\x18\xe9\x07 \x01(\x0b\x32\x1d.ppo_train.columns.Assignment\"\xc1\x01\n\nAssignment\x12\x11\n\tnum_steps\x18\x01 \x01(\x05\x12\x15\n\rdeterministic\x18\x02 \x01(\x08\x12=\n\x08policies\x18\x03 \x03(\x0b\x32+.ppo_train.columns.Assignment.PoliciesEntry\x1aJ\n\rPoliciesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.ppo_train.columns.Policy:\x02\x38\x01\"(\n\x06Policy\x12\r\n\x05model\x18\x01 \x01(\x0c\x12\x0f\n\x07log_std\x18\x02 \x01(\x0c\"\xce\x01\n\x07RLInput\x12\x43\n\ragent_actions\x18\x01 \x03(\x0b\x32,.ppo_train.columns.RLInput.AgentActionsEntry\x12\x33\n\x07\x63ommand\x18\x04 \x01(\x0e\x32\".communicator_objects.CommandProto\x12\x14\n\x0cside_channel\x18\x05 \x01(\x0c\x1a\x33\n\x11\x41gentActionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"=\n\x0c\x41gentActions\x12-\n\x05value\x18\x01 \x03(\x0b\x32\x1e.ppo_train.columns.AgentAction\"f\n\x0b\x41gentAction\x12!\n\x19vector_actions_deprecated\x18\x01 \x01(\x0c\x12\x1a\n\x12\x63ontinuous_actions\x18\x06 \x01(\x0c\x12\x18\n\x10\x64iscrete_actions\x18\x07 \x03(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'envs.bridge.proto.columns_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_OUTPUT_CHOICESENTRY']._loaded_options = None
+  _globals['_OUTPUT_CHOICESENTRY']._serialized_options = b'8\001'
+  _globals['_PLAYED_CHOICESENTRY']._loaded_options = None
+  _globals['_PLAYED_CHOICESENTRY']._serialized_options = b'8\001'
   _globals['_RLOUTPUT_AGENTINFOSENTRY']._loaded_options = None
   _globals['_RLOUTPUT_AGENTINFOSENTRY']._serialized_options = b'8\001'
+  _globals['_ASSIGNMENT_POLICIESENTRY']._loaded_options = None
+  _globals['_ASSIGNMENT_POLICIESENTRY']._serialized_options = b'8\001'
   _globals['_RLINPUT_AGENTACTIONSENTRY']._loaded_options = None
   _globals['_RLINPUT_AGENTACTIONSENTRY']._serialized_options = b'8\001'
   _globals['_MESSAGE']._serialized_start=93
   _globals['_MESSAGE']._serialized_end=249
   _globals['_OUTPUT']._serialized_start=252
-  _globals['_OUTPUT']._serialized_end=398
-  _globals['_RLOUTPUT']._serialized_start=401
-  _globals['_RLOUTPUT']._serialized_end=550
-  _globals['_RLOUTPUT_AGENTINFOSENTRY']._serialized_start=501
-  _globals['_RLOUTPUT_AGENTINFOSENTRY']._serialized_end=550
-  _globals['_AGENTINFOS']._serialized_start=552
-  _globals['_AGENTINFOS']._serialized_end=609
-  _globals['_AGENTINFO']._serialized_start=612
-  _globals['_AGENTINFO']._serialized_end=806
-  _globals['_OBSERVATION']._serialized_start=809
-  _globals['_OBSERVATION']._serialized_end=1195
-  _globals['_OBSERVATION_FLOATDATA']._serialized_start=1150
-  _globals['_OBSERVATION_FLOATDATA']._serialized_end=1175
-  _globals['_INPUT']._serialized_start=1198
-  _globals['_INPUT']._serialized_end=1339
-  _globals['_RLINPUT']._serialized_start=1342
-  _globals['_RLINPUT']._serialized_end=1548
-  _globals['_RLINPUT_AGENTACTIONSENTRY']._serialized_start=1497
-  _globals['_RLINPUT_AGENTACTIONSENTRY']._serialized_end=1548
-  _globals['_AGENTACTIONS']._serialized_start=1550
-  _globals['_AGENTACTIONS']._serialized_end=1611
-  _globals['_AGENTACTION']._serialized_start=1613
-  _globals['_AGENTACTION']._serialized_end=1715
+  _globals['_OUTPUT']._serialized_end=594
+  _globals['_OUTPUT_CHOICESENTRY']._serialized_start=520
+  _globals['_OUTPUT_CHOICESENTRY']._serialized_end=594
+  _globals['_PLAYED']._serialized_start=597
+  _globals['_PLAYED']._serialized_end=786
+  _globals['_PLAYED_CHOICESENTRY']._serialized_start=520
+  _globals['_PLAYED_CHOICESENTRY']._serialized_end=594
+  _globals['_CHOICES']._serialized_start=788
+  _globals['_CHOICES']._serialized_end=854
+  _globals['_RLOUTPUT']._serialized_start=857
+  _globals['_RLOUTPUT']._serialized_end=1006
+  _globals['_RLOUTPUT_AGENTINFOSENTRY']._serialized_start=957
+  _globals['_RLOUTPUT_AGENTINFOSENTRY']._serialized_end=1006
+  _globals['_AGENTINFOS']._serialized_start=1008
+  _globals['_AGENTINFOS']._serialized_end=1065
+  _globals['_AGENTINFO']._serialized_start=1068
+  _globals['_AGENTINFO']._serialized_end=1262
+  _globals['_OBSERVATION']._serialized_start=1265
+  _globals['_OBSERVATION']._serialized_end=1651
+  _globals['_OBSERVATION_FLOATDATA']._serialized_start=1606
+  _globals['_OBSERVATION_FLOATDATA']._serialized_end=1631
+  _globals['_INPUT']._serialized_start=1654
+  _globals['_INPUT']._serialized_end=1847
+  _globals['_ASSIGNMENT']._serialized_start=1850
+  _globals['_ASSIGNMENT']._serialized_end=2043
+  _globals['_ASSIGNMENT_POLICIESENTRY']._serialized_start=1969
+  _globals['_ASSIGNMENT_POLICIESENTRY']._serialized_end=2043
+  _globals['_POLICY']._serialized_start=2045
+  _globals['_POLICY']._serialized_end=2085
+  _globals['_RLINPUT']._serialized_start=2088
+  _globals['_RLINPUT']._serialized_end=2294
+  _globals['_RLINPUT_AGENTACTIONSENTRY']._serialized_start=2243
+  _globals['_RLINPUT_AGENTACTIONSENTRY']._serialized_end=2294
+  _globals['_AGENTACTIONS']._serialized_start=2296
+  _globals['_AGENTACTIONS']._serialized_end=2357
+  _globals['_AGENTACTION']._serialized_start=2359
+  _globals['_AGENTACTION']._serialized_end=2461
 # @@protoc_insertion_point(module_scope)

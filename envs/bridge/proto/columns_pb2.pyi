@@ -18,12 +18,50 @@ class Message(_message.Message):
     def __init__(self, header: _Optional[_Union[_communicator_pb2.HeaderProto, _Mapping[str, object]]] = ..., unity_output: _Optional[_Union[Output, _Mapping[str, object]]] = ..., unity_input: _Optional[_Union[Input, _Mapping[str, object]]] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ("rl_output", "rl_initialization_output")
+    __slots__ = ("rl_output", "rl_initialization_output", "can_act", "played", "choices")
+    class ChoicesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Choices
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Choices, _Mapping[str, object]]] = ...) -> None: ...
     RL_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     RL_INITIALIZATION_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    CAN_ACT_FIELD_NUMBER: _ClassVar[int]
+    PLAYED_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     rl_output: RLOutput
     rl_initialization_output: _communicator_pb2.UnityRLInitializationOutputProto
-    def __init__(self, rl_output: _Optional[_Union[RLOutput, _Mapping[str, object]]] = ..., rl_initialization_output: _Optional[_Union[_communicator_pb2.UnityRLInitializationOutputProto, _Mapping[str, object]]] = ...) -> None: ...
+    can_act: bool
+    played: _containers.RepeatedCompositeFieldContainer[Played]
+    choices: _containers.MessageMap[str, Choices]
+    def __init__(self, rl_output: _Optional[_Union[RLOutput, _Mapping[str, object]]] = ..., rl_initialization_output: _Optional[_Union[_communicator_pb2.UnityRLInitializationOutputProto, _Mapping[str, object]]] = ..., can_act: _Optional[bool] = ..., played: _Optional[_Iterable[_Union[Played, _Mapping[str, object]]]] = ..., choices: _Optional[_Mapping[str, Choices]] = ...) -> None: ...
+
+class Played(_message.Message):
+    __slots__ = ("choices", "rl_output")
+    class ChoicesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Choices
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Choices, _Mapping[str, object]]] = ...) -> None: ...
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    RL_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    choices: _containers.MessageMap[str, Choices]
+    rl_output: RLOutput
+    def __init__(self, choices: _Optional[_Mapping[str, Choices]] = ..., rl_output: _Optional[_Union[RLOutput, _Mapping[str, object]]] = ...) -> None: ...
+
+class Choices(_message.Message):
+    __slots__ = ("continuous", "discrete", "log_probs")
+    CONTINUOUS_FIELD_NUMBER: _ClassVar[int]
+    DISCRETE_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBS_FIELD_NUMBER: _ClassVar[int]
+    continuous: bytes
+    discrete: bytes
+    log_probs: bytes
+    def __init__(self, continuous: _Optional[bytes] = ..., discrete: _Optional[bytes] = ..., log_probs: _Optional[bytes] = ...) -> None: ...
 
 class RLOutput(_message.Message):
     __slots__ = ("agent_infos", "side_channel")
@@ -92,12 +130,39 @@ class Observation(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., compression_type: _Optional[_Union[_communicator_pb2.CompressionTypeProto, str]] = ..., compressed_data: _Optional[bytes] = ..., float_data: _Optional[_Union[Observation.FloatData, _Mapping[str, object]]] = ..., compressed_channel_mapping: _Optional[_Iterable[int]] = ..., dimension_properties: _Optional[_Iterable[int]] = ..., observation_type: _Optional[_Union[_communicator_pb2.ObservationTypeProto, str]] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Input(_message.Message):
-    __slots__ = ("rl_input", "rl_initialization_input")
+    __slots__ = ("rl_input", "rl_initialization_input", "assignment")
     RL_INPUT_FIELD_NUMBER: _ClassVar[int]
     RL_INITIALIZATION_INPUT_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     rl_input: RLInput
     rl_initialization_input: _communicator_pb2.UnityRLInitializationInputProto
-    def __init__(self, rl_input: _Optional[_Union[RLInput, _Mapping[str, object]]] = ..., rl_initialization_input: _Optional[_Union[_communicator_pb2.UnityRLInitializationInputProto, _Mapping[str, object]]] = ...) -> None: ...
+    assignment: Assignment
+    def __init__(self, rl_input: _Optional[_Union[RLInput, _Mapping[str, object]]] = ..., rl_initialization_input: _Optional[_Union[_communicator_pb2.UnityRLInitializationInputProto, _Mapping[str, object]]] = ..., assignment: _Optional[_Union[Assignment, _Mapping[str, object]]] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("num_steps", "deterministic", "policies")
+    class PoliciesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Policy
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Policy, _Mapping[str, object]]] = ...) -> None: ...
+    NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    num_steps: int
+    deterministic: bool
+    policies: _containers.MessageMap[str, Policy]
+    def __init__(self, num_steps: _Optional[int] = ..., deterministic: _Optional[bool] = ..., policies: _Optional[_Mapping[str, Policy]] = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("model", "log_std")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LOG_STD_FIELD_NUMBER: _ClassVar[int]
+    model: bytes
+    log_std: bytes
+    def __init__(self, model: _Optional[bytes] = ..., log_std: _Optional[bytes] = ...) -> None: ...
 
 class RLInput(_message.Message):
     __slots__ = ("agent_actions", "command", "side_channel")

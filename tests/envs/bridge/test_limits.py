@@ -84,7 +84,7 @@ def test_words_of_the_introduction_are_limited() -> None:
 @pytest.mark.parametrize(
     ("sensors", "actions", "words"),
     [
-        ([vector_sensor("a", 1 << 18), vector_sensor("b", 1)], (1, ()), "262145 numbers"),
+        ([vector_sensor("a", 1 << 21), vector_sensor("b", 1)], (1, ()), "2097153 numbers"),
         ([vector_sensor("a" * 257, 1)], (1, ()), "257 characters in a sensor's name"),
         ([vector_sensor("a", 1)] * 1025, (1, ()), "1025 sensors"),
         ([vector_sensor("a", 1)], (2**31 - 1, ()), "2147483647 continuous actions"),

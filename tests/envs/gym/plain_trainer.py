@@ -52,7 +52,7 @@ class PlainTrainer:
         self, seed: int = 1, num_areas: int = 1, version: str = "1.5.0"
     ) -> UnityRLInitializationOutputProto:
         """Answers the first call and gives what it said."""
-        hello = self._calls.get(timeout=WAIT_S)
+        hello = self.hello = self._calls.get(timeout=WAIT_S)
         answer = UnityMessageProto()
         answer.header.status = 200
         welcome = answer.unity_input.rl_initialization_input

@@ -10,6 +10,7 @@ from ledger_env import BOTH, GO_ON, RAISE, TERMINATE, TRUNCATE
 from plain_trainer import WAIT_S, serving
 
 from envs.bridge import side_channels
+from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import AgentInfoProto
 from envs.bridge.side_channels import SamplerKind, StatsAggregation, StatsMessage, Writer
 
@@ -33,6 +34,10 @@ def test_agents_of_one_message_are_the_areas_the_trainer_asks_for(log: Path) -> 
         hello = trainer.greet(seed=5, num_areas=3)
         assert (hello.name, hello.communication_version) == ("AcademySingleton", "1.5.0")
         assert hello.capabilities.hybridActions
+        # It says that it could act, in a field that this trainer does not know, and is served.
+        assert columns_pb2.Message.FromString(
+            trainer.hello.SerializeToString()
+        ).unity_output.can_act
         agents = trainer.begin()
         (brain,) = trainer.brains
         assert brain.brain_name == LEDGER

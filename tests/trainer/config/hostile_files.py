@@ -350,6 +350,19 @@ HOSTILE: dict[str, str] = {
     ),
     "null for a yes": "behaviors: {A: {}}\ndebug: null\nreproducible: 7\n",
     # more contradictions
+    "repeatable and acting where the clock decides": """
+        behaviors: {A: {}}
+        env_settings:
+          env_path: gym:CartPole-v1
+          act_at: simulator
+        reproducible: true
+        """,
+    "repeatable and saving where the clock decides": """
+        behaviors: {A: {}}
+        checkpoint_settings: {checkpoint_interval_s: 60}
+        reproducible: true
+        """,
+    "acting in an unknown place": "behaviors: {A: {}}\nenv_settings: {act_at: simulators}\n",
     "ports that run out": """
         behaviors: {A: {}}
         env_settings: {env_path: Walker.exe, base_port: 65530, num_envs: 8}

@@ -24,6 +24,7 @@ ML_AGENTS_FLAGS = [
     ("--base-port", "env_settings", "base_port", "6000"),
     ("--num-envs", "env_settings", "num_envs", "1"),
     ("--num-areas", "env_settings", "num_areas", "3"),
+    ("--act-at", "env_settings", "act_at", "simulator"),
     ("--debug", TOP_LEVEL, "debug", None),
     ("--max-lifetime-restarts", "env_settings", "max_lifetime_restarts", "-1"),
     ("--restarts-rate-limit-n", "env_settings", "restarts_rate_limit_n", "2"),

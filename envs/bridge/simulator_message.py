@@ -1,0 +1,25 @@
+"""What one Exchange of a simulator says, decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from envs.batch import Choices, Decisions, Terminals
+from envs.bridge.bad_numbers import DroppedEpisode
+from envs.bridge.side_channels import StatsMessage
+from envs.spec import BehaviorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorMessage:
+    """One Exchange of one simulator, decoded; by behaviour id, and only what is not empty."""
+
+    simulator: int
+    new_behaviors: dict[str, BehaviorSpec]  # first seen from this simulator in this message
+    decisions: dict[str, Decisions]
+    terminals: dict[str, Terminals]  # without agents that never had a decision
+    stats: tuple[StatsMessage, ...]
+    dropped: tuple[DroppedEpisode, ...] = ()  # their lanes are void before anything else happens
+    # Of a simulator that acts: what it chose for the decisions before, before anything else ...
+    choices: dict[str, Choices] = field(default_factory=dict)
+    earlier: tuple[SimulatorMessage, ...] = ()  # ... and env_steps that come before this one
