@@ -53,8 +53,8 @@ anew for every episode. ML-Agents' own form, a `curriculum` of one lesson, is re
 
 FLAGS = """## Flags
 
-Those of `mlagents-learn`, and `--act-at`, `--control`, `--reproducible`, `--resume-or-start`. A flag that was
-typed wins over the file, also when its value is the default.
+Those of `mlagents-learn`, and `--act-at`, `--control`, `--reproducible`, `--resume-or-start` and
+their like. A flag that was typed wins over the file, also when its value is the default.
 """
 
 EXIT_CODES = """## Exit codes

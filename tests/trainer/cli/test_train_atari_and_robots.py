@@ -75,7 +75,10 @@ def test_pong_is_trained_exported_and_played(tmp_path: Path) -> None:
 
 
 def test_reaching_robot_is_trained_exported_and_resumed(tmp_path: Path) -> None:
-    hyper = {"behaviors.FetchReach.network_settings.goal_conditioning_type": "hyper"}
+    hyper = {
+        "behaviors.FetchReach.network_settings.goal_conditioning_type": "hyper",
+        "env_settings.env_kwargs": {"reward_type": "sparse"},
+    }
     name = small(tmp_path, "FetchReach-v4.yaml", "FetchReach", **hyper)
     said = ppo_train(name, "--seed", 1, cwd=tmp_path)
     # 50 decisions of -1, but for those at the goal.
