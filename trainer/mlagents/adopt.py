@@ -15,7 +15,7 @@ from envs.spec import BehaviorSpec
 from trainer.algos.registry import build_algorithm
 from trainer.checkpoint import CheckpointError, State
 from trainer.config.hyperparameters import PPOHyperparameters
-from trainer.config.settings import BehaviorSettings
+from trainer.config.settings import BehaviorSettings, NetworkSettings
 from trainer.mlagents.adam import moments_of
 from trainer.mlagents.checkpoint import CRITIC, KNOWN_MODULES, POLICY, MlagentsCheckpoint
 from trainer.mlagents.sources import (
@@ -78,17 +78,8 @@ def adopt(
     signals = list(settings.reward_signals)
     sources = parameter_sources(policy, signals, settings.network_settings.vis_encode_type)
     found = _Findings()
-    if settings.network_settings.activation != "swish":
-        found.mismatches.append(
-            f"activation: ML-Agents' is always swish, now {settings.network_settings.activation}"
-        )
-    for key in ("layer_norm", "bounded_mean"):
-        if getattr(settings.network_settings, key):
-            found.mismatches.append(f"{key}: ML-Agents' networks have none, now true")
-    if policy.continuous_size and settings.network_settings.std_type != "learned":
-        found.mismatches.append(
-            f"std_type: ML-Agents' is always learned, now {settings.network_settings.std_type}"
-        )
+    _compare_kinds(settings.network_settings, policy, found)
+    if policy.std_head is not None:  # its tensors have no name in the table of sources
         raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     weights = _weights(checkpoint, policy, sources, signals, found)
     weights |= _normalizer(checkpoint.modules[POLICY], policy, found)
@@ -124,6 +115,17 @@ def adopt(
         "recent_lengths": [],
     }
     return Adopted(state, _report(checkpoint, policy, moments, found))
+
+
+def _compare_kinds(network: NetworkSettings, policy: ActorCritic, found: _Findings) -> None:
+    """Finds what ML-Agents' networks never are, whatever their shapes."""
+    if network.activation != "swish":
+        found.mismatches.append(f"activation: ML-Agents' is always swish, now {network.activation}")
+    for key in ("layer_norm", "bounded_mean"):
+        if getattr(network, key):
+            found.mismatches.append(f"{key}: ML-Agents' networks have none, now true")
+    if policy.continuous_size and network.std_type != "learned":
+        found.mismatches.append(f"std_type: ML-Agents' is always learned, now {network.std_type}")
 
 
 def _algorithm_state(

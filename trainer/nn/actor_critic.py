@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envs.batch import ACTION_LIMIT
-from envs.spec import BehaviorSpec, sum_of_branches
+from envs.spec import BehaviorSpec
 from trainer.config.settings import NetworkSettings
 from trainer.nn.body import NetworkBody
 from trainer.nn.distributions import (
@@ -126,6 +126,17 @@ class ActorCritic(nn.Module):
             self.memory_width = size if shared_critic else 2 * size
             num_features = self.actor_memory.num_features
 
+        self._add_action_heads(num_features, network)
+        if self.critic_memory is None:
+            num_features = self.critic_body.num_features
+        self.value_head = nn.Linear(num_features, num_signals)
+        if network.initialization == "orthogonal":
+            nn.init.orthogonal_(self.value_head.weight)
+        else:
+            nn.init.xavier_uniform_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def _add_action_heads(self, num_features: int, network: NetworkSettings) -> None:
         def gain(of_kaiming: float) -> float:
             return 0.01 if network.initialization == "orthogonal" else of_kaiming
 
@@ -146,15 +157,7 @@ class ActorCritic(nn.Module):
                 case "state_log_std" | "state_softplus":
                     self.std_head = StdHead(num_features, size, network, gain(0.2))
         if self.branch_sizes:
-            self.branch_head = head(sum_of_branches(spec), 0.1)
-        if self.critic_memory is None:
-            num_features = self.critic_body.num_features
-        self.value_head = nn.Linear(num_features, num_signals)
-        if network.initialization == "orthogonal":
-            nn.init.orthogonal_(self.value_head.weight)
-        else:
-            nn.init.xavier_uniform_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+            self.branch_head = head(sum(self.branch_sizes), 0.1)
 
     def inputs(self, obs: Sequence[Tensor]) -> Inputs:
         """Makes what the networks read of B rows of observations, (B, *shape) each."""
