@@ -38,6 +38,7 @@ LAYERS = {
     "trainer.scene": 5,
     "trainer.doctor": 5,
     "trainer.reporter": 5,
+    "trainer.trackers": 5,
     "trainer.stopping": 5,
     "trainer.behavior": 4,
     "trainer.divergence": 4,
@@ -92,6 +93,8 @@ THIRD_PARTY = {
     "PIL": ["envs.bridge.images"],
     "prometheus_client": ["trainer.control_metrics"],
     "rich": ["trainer.cli", "trainer.run"],
+    "mlflow": ["trainer.trackers.mlflow_tracker"],
+    "wandb": ["trainer.trackers.wandb_tracker"],
 }
 TORCH_FREE = ("envs", "trainer.config", "trainer.schedules")
 NUMPY_FREE = ("trainer.config", "trainer.schedules")  # `ppo-train check` answers at once
@@ -172,6 +175,7 @@ def test_algorithm_files_never_import_each_other() -> None:
         ("trainer.cli.live", ["torch", "numpy"]),
         ("trainer.cli.set_values", ["torch", "numpy"]),
         ("trainer.schedules", ["torch", "numpy"]),
+        ("trainer.trackers.mirror", ["torch", "numpy", "mlflow", "wandb"]),
     ],
 )
 def test_package_imports_without(package: str, absent: list[str]) -> None:

@@ -105,11 +105,12 @@ class Run:
         return outcome
 
     def _tell_end(self, outcome: Outcome) -> None:
-        self.storage.tell(
-            "end", self.total_steps, reason=outcome.reason, exit_code=outcome.exit_code
-        )
-        if self.storage.events is not None:
-            self.storage.events.close()
+        try:
+            self.storage.tell(
+                "end", self.total_steps, reason=outcome.reason, exit_code=outcome.exit_code
+            )
+        finally:
+            self.storage.close()
 
     def _play(self) -> Outcome:
         """Starts the simulators, loops, and saves whatever has happened."""

@@ -33,6 +33,7 @@ from trainer.reporter import Reporter
 from trainer.run_moment import MomentFile
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers
+from trainer.trackers.processes import TrackerProcesses
 from trainer.training_status import TrainingStatus
 
 
@@ -64,6 +65,8 @@ class RunStorage:
         self._reporter = reporter
         self._from_step = from_step
         self._checkpoints = settings.checkpoint_settings
+        path = Path(self._checkpoints.results_dir) / self._checkpoints.run_id
+        self._trackers = TrackerProcesses(settings.trackers, path, reporter.warning)
         self.folder = open_run_folder(self._checkpoints, from_step)
         self.last_checkpoint: str | None = None
         self.num_checkpoints = 0  # since this start
@@ -171,11 +174,23 @@ class RunStorage:
             inference=chosen.inference,
             torn_bytes=self.events.torn_bytes,
         )
+        if not chosen.inference:  # as TensorBoard's, the curves of training stay as they are
+            self._trackers.start()
 
     def tell(self, event: str, step: int, **fields: object) -> None:
         """Writes an event down, see `EventLog.write`; before `restore` there is nothing to tell."""
         if self.events is not None:
             self.events.write(event, step=step, **fields)
+            if event == "summary":
+                self._trackers.look()
+
+    def close(self) -> None:
+        """Ends the log of events, and waits until the trackers have the last points."""
+        try:
+            if self.events is not None:
+                self.events.close()
+        finally:
+            self._trackers.end()
 
     def tell_divergence(self, behavior: str, found: Divergence) -> None:
         """Writes down that an update was taken back."""

@@ -25,6 +25,7 @@ from trainer.config.hyperparameters import Hyperparameters, PPOHyperparameters
 from trainer.config.model import Settings
 from trainer.config.problems import nearest, one_of
 from trainer.config.samplers import Parameter, ParameterValue
+from trainer.config.tracker_settings import TrackerSettings
 from trainer.config.values import (
     LARGEST_FLOAT32,
     Count,
@@ -58,6 +59,7 @@ __all__ = [
     "RunSettings",
     "StopSettings",
     "TorchSettings",
+    "TrackerSettings",
 ]
 
 EDITOR_PORT = 5004
@@ -292,6 +294,9 @@ class RunSettings(Settings):
 
     stop: StopSettings = Field(default_factory=StopSettings)
     """(ours) When the run ends early."""
+
+    trackers: TrackerSettings = Field(default_factory=TrackerSettings)
+    """(ours) Where else the curves go, beside TensorBoard."""
 
     debug: Flag = False
     """Whether to log details."""
