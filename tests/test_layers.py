@@ -28,6 +28,7 @@ LAYERS = {
     "trainer.control": 5,
     "trainer.control_server": 5,
     "trainer.control_metrics": 5,
+    "trainer.control_health": 5,
     "trainer.run_start": 5,
     "trainer.run_storage": 5,
     "trainer.run_moment": 5,
@@ -77,7 +78,10 @@ LAYERS = {
 }
 THIRD_PARTY = {
     "torch": ["trainer"],
-    "grpc": [],  # the referees of the tests only
+    # The bridge has its own; elsewhere the tests' referees.
+    "grpc": ["trainer.control_health"],
+    "grpc_health": ["trainer.control_health"],
+    "grpc_reflection": ["trainer.control_health"],
     "hpack": ["envs.bridge"],
     "google": ["envs.bridge"],
     "gymnasium": ["envs.gym"],

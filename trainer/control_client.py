@@ -36,6 +36,7 @@ class Address:
     pid: int
     port: int
     token: str
+    health_port: int | None = None  # of gRPC's health service
 
     def write(self, path: Path) -> None:
         """Writes the file, readable by its owner alone."""
@@ -96,6 +97,7 @@ def read_address(path: Path) -> Address | None:
             int(document["pid"]),
             int(document["port"]),
             str(document["token"]),
+            document.get("health_port"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

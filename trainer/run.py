@@ -153,6 +153,7 @@ class Run:
 
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
+        self.control.is_ending = True
         failures: list[Exception] = []
         sound = [behavior for behavior in self.behaviors.values() if behavior.is_sound]
         steps: list[Callable[[], None]] = []

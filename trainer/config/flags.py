@@ -80,6 +80,14 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "--control",
             bare="0",
         ),
+        Flag(
+            "control_settings",
+            "health_port",
+            "PORT",
+            "with --control: answer gRPC's standard health checks; without PORT on a free port",
+            "--control-health",
+            bare="0",
+        ),
     ),
     "learning": (
         Flag(

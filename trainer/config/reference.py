@@ -52,8 +52,8 @@ anew for every episode. ML-Agents' own form, a `curriculum` of one lesson, is re
 
 FLAGS = """## Flags
 
-Those of `mlagents-learn`, and `--control`, `--reproducible`, `--resume-or-start`. A flag that was
-typed wins over the file, also when its value is the default.
+Those of `mlagents-learn`, and `--control`, `--control-health`, `--reproducible`,
+`--resume-or-start`. A flag that was typed wins over the file, also when its value is the default.
 """
 
 EXIT_CODES = """## Exit codes

@@ -405,4 +405,5 @@ HOSTILE: dict[str, str] = {
     "unknown tracker": "behaviors: {A: {}}\ntrackers: {mlflaw: {}}\n",
     "tracker as a switch": "behaviors: {A: {}}\ntrackers: {wandb: true}\n",
     "unknown mode of a tracker": "behaviors: {A: {}}\ntrackers: {wandb: {mode: disabled}}\n",
+    "health without an endpoint": "behaviors: {A: {}}\ncontrol_settings: {health_port: 0}\n",
 }
