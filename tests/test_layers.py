@@ -34,6 +34,7 @@ LAYERS = {
     "trainer.run_moment": 5,
     "trainer.run_end": 5,
     "trainer.checkpoint_schedule": 5,
+    "trainer.checkpoint_evaluation": 5,
     "trainer.evaluation": 5,
     "trainer.simulators": 5,
     "trainer.scene": 5,

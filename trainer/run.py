@@ -94,6 +94,9 @@ class Run:
         try:
             with self.control:
                 outcome = self._play()
+                if outcome.exit_code == 0:
+                    with self.control.pulse.long_part():
+                        self.storage.finish_evaluation(lambda: bool(self.stop))
         except BaseException as error:
             told = in_words(error, self.storage.folder.path)
             with suppress(OSError):  # a disk that is full: the error itself says so

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from envs.spec import BehaviorSpec
 from trainer.atomic_file import atomic_copy
 from trainer.behavior import Behavior
 from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
+from trainer.checkpoint_evaluation import LOGS, CheckpointEvaluation, Played
 from trainer.checkpoint_schedule import CheckpointSchedule
 from trainer.config.changes import Change, behavior_changes, run_changes
 from trainer.config.errors import ConfigError
@@ -71,6 +72,7 @@ class RunStorage:
         self.last_checkpoint: str | None = None
         self.num_checkpoints = 0  # since this start
         self.events: EventLog | None = None  # from `restore` on
+        self._evaluation = CheckpointEvaluation(settings, path)
         self._stores: dict[str, CheckpointStore] = {}
         self._starts: dict[str, Start] = {}  # read before any simulator starts
         self._resumed: set[str] = set()
@@ -183,14 +185,38 @@ class RunStorage:
             self.events.write(event, step=step, **fields)
             if event == "summary":
                 self._trackers.look()
+                if (played := self._evaluation.take()) is not None:
+                    self._rate(played)
 
     def close(self) -> None:
         """Ends the log of events, and waits until the trackers have the last points."""
         try:
+            self._evaluation.end()
             if self.events is not None:
                 self.events.close()
         finally:
             self._trackers.end()
+
+    def finish_evaluation(self, must_stop: Callable[[], bool]) -> None:
+        """Waits until the last checkpoint has been played, if checkpoints are; may take minutes."""
+        while (played := self._evaluation.wait(must_stop)) is not None:
+            self._rate(played)
+
+    def _rate(self, played: Played) -> None:
+        """Takes what a checkpoint has earned by itself."""
+        name, step, earned = played.behavior, played.step, played.mean_return
+        if earned is None:
+            self._reporter.warning(
+                f"Checkpoint {name}-{step} could not be played, so it cannot become the best one: "
+                f"{played.problem} Logs: {self.folder.logs / LOGS}."
+            )
+            return
+        is_best = self._store(name).rate(step, earned, self._evaluation.held(name))
+        self.tell("evaluation", step, behavior=name, mean_return=earned, is_best=is_best)
+        self._reporter.info(
+            f"{name}-{step} earned {earned:.3f} in {self._checkpoints.evaluation_episodes} "
+            f"episodes by itself{', the most so far' if is_best else ''}."
+        )
 
     def tell_divergence(self, behavior: str, found: Divergence) -> None:
         """Writes down that an update was taken back."""
@@ -274,7 +300,7 @@ class RunStorage:
         if together and steps:  # else nobody has been met yet, and the moment before stays
             self._moment.write(steps)
             for name in steps:
-                self._store(name).prune()
+                self._store(name).prune(self._evaluation.held(name))
                 self._status.set_checkpoints(name, self._store(name).checkpoints)
             self._status.write()
 
@@ -289,16 +315,19 @@ class RunStorage:
         behavior.metrics.flush()
         is_milestone = self.schedule.is_milestone(behavior)
         self.schedule.saved(behavior)
+        rates_itself = self._evaluation.is_on
         saved = store.save(
             state,
             step,
             behavior.mean_recent_return,
             lambda path: export(behavior.policy, behavior.spec, path),
             is_final=is_final,
-            score=behavior.score(self._checkpoints.best_min_episodes),
+            score=None if rates_itself else behavior.score(self._checkpoints.best_min_episodes),
             is_milestone=is_milestone,
             prune=prune,
+            held=self._evaluation.held(behavior.name),
         )
+        self._evaluation.ask_for(behavior.name, step)
         self.last_checkpoint = str(saved.path)
         self.num_checkpoints += 1
         self._reporter.info(f"Exported {saved.onnx_path}")

@@ -218,7 +218,7 @@ def follow(name: str, run: Path, is_over: threading.Event) -> None:
 
 def watch_stdin(is_over: threading.Event) -> None:
     """Waits for the end of the trainer; what is sent then may not take forever."""
-    while sys.stdin.buffer.read(1 << 12):
+    while os.read(0, 1 << 12):
         pass
     is_over.set()
     threading.Event().wait(END_LIMIT_S)
