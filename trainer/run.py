@@ -385,12 +385,13 @@ class Run:
         if not self.is_training:
             return
         behaviors = list(self.behaviors.values())
-        due = [behavior for behavior in behaviors if self.storage.schedule.is_due(behavior)]
+        due = self.storage.due(behaviors)
         if not due:
             return
         with self.timers.measure(SAVING), self.control.pulse.long_part():
             # Reproducible: one moment for all, at which simulators and step logs are empty.
-            self.storage.save(behaviors if self.lockstep else due)
+            saved = behaviors if self.lockstep else due
+            self.storage.save(saved, in_background=not self.lockstep)
             if self.lockstep:
                 self._relaunch()
 

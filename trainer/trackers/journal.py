@@ -56,13 +56,19 @@ class Journal:
             elif kind == "summary":
                 self._take(Point(event["behavior"], step, time_s, _numbers(event["values"])))
             elif kind == "checkpoint":
-                yield from self._waiting.pop(event["behavior"], ())
+                yield from self._released(event["behavior"], int(event["shown_step"]))
 
     def _take(self, point: Point) -> None:
         """Keeps a point until it is final; one that comes again replaces what was taken back."""
         waiting = self._waiting.get(point.behavior, [])
         kept = [other for other in waiting if other.step < point.step]
         self._waiting[point.behavior] = [*kept, point]
+
+    def _released(self, behavior: str, shown_step: int) -> list[Point]:
+        """Gives the points that a checkpoint covers; those that came while it was written wait."""
+        waiting = self._waiting.get(behavior, [])
+        self._waiting[behavior] = [point for point in waiting if point.step > shown_step]
+        return [point for point in waiting if point.step <= shown_step]
 
     def _new_lines(self) -> list[bytes]:
         """Reads the complete lines that were appended since the last call."""

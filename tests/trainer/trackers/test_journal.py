@@ -24,8 +24,9 @@ class Run:
     def summary(self, step: int, value: float, behavior: str = "Crab") -> None:
         self.log.write("summary", step=step, behavior=behavior, values={"tag": value})
 
-    def checkpoint(self, step: int, behavior: str = "Crab") -> None:
-        self.log.write("checkpoint", step=step, behavior=behavior)
+    def checkpoint(self, step: int, behavior: str = "Crab", shown: int | None = None) -> None:
+        shown_step = step if shown is None else shown
+        self.log.write("checkpoint", step=step, behavior=behavior, shown_step=shown_step)
 
 
 def test_points_wait_for_a_checkpoint_of_their_own_behavior(tmp_path: Path) -> None:
@@ -36,10 +37,10 @@ def test_points_wait_for_a_checkpoint_of_their_own_behavior(tmp_path: Path) -> N
     run.summary(100, 1.0)
     run.summary(100, 2.0, "Fish")
     assert list(journal.read()) == []
-    run.checkpoint(90)
+    run.checkpoint(90, shown=100)
     assert told(list(journal.read())) == [("Crab", 100, 1.0)]
     run.summary(200, 3.0)
-    run.checkpoint(90, "Fish")
+    run.checkpoint(90, "Fish", shown=100)
     run.checkpoint(200)
     assert told(list(journal.read())) == [("Fish", 100, 2.0), ("Crab", 200, 3.0)]
     assert list(journal.read()) == []
@@ -73,12 +74,27 @@ def test_checkpoint_whose_line_was_not_written_any_more_costs_no_point(tmp_path:
     assert told(list(Journal(path).read())) == [("Crab", 100, 1.0), ("Crab", 200, 2.0)]
 
 
+def test_summary_that_came_while_the_checkpoint_was_written_waits_for_the_next(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "events.jsonl"
+    journal = Journal(path)
+    run = Run(path)
+    run.summary(100, 1.0)
+    run.summary(200, 2.0)
+    run.checkpoint(90, shown=100)
+    assert told(list(journal.read())) == [("Crab", 100, 1.0)]
+    run.checkpoint(200)
+    assert told(list(journal.read())) == [("Crab", 200, 2.0)]
+
+
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     run = Run(path)
     run.summary(100, 1.0)
     journal = Journal(path)
-    line = json.dumps({"event": "checkpoint", "step": 100, "behavior": "Crab", "time": 1.0})
+    event = {"event": "checkpoint", "step": 100, "behavior": "Crab", "shown_step": 100}
+    line = json.dumps({**event, "time": 1.0})
     with path.open("a") as file:
         file.write(line[:20])
         file.flush()

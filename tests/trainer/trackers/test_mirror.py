@@ -53,7 +53,7 @@ def append(folder: Path, *events: tuple[str, int], pid: int = 1) -> None:
     with (folder / "events.jsonl").open("a") as file:
         for kind, step in events:
             line = {"time": 5.0, "event": kind, "step": step, "behavior": "Crab", "pid": pid}
-            line |= {"values": {"tag": 1.0}, "exit_code": 0}
+            line |= {"values": {"tag": 1.0}, "exit_code": 0, "shown_step": step}
             file.write(json.dumps(line) + "\n")
 
 
