@@ -100,20 +100,12 @@ class Run:
         except BaseException as error:
             told = in_words(error, self.storage.folder.path)
             with suppress(OSError):  # a disk that is full: the error itself says so
-                self._tell_end(outcome_of(told))
+                self.storage.end(self.total_steps, outcome_of(told))
             if told is error:
                 raise
             raise told from error
-        self._tell_end(outcome)
+        self.storage.end(self.total_steps, outcome)
         return outcome
-
-    def _tell_end(self, outcome: Outcome) -> None:
-        try:
-            self.storage.tell(
-                "end", self.total_steps, reason=outcome.reason, exit_code=outcome.exit_code
-            )
-        finally:
-            self.storage.close()
 
     def _play(self) -> Outcome:
         """Starts the simulators, loops, and saves whatever has happened."""

@@ -33,6 +33,7 @@ from trainer.finite_policy import require_finite
 from trainer.mlagents.adopt import adopt
 from trainer.mlagents.checkpoint import MlagentsCheckpoint, load_start
 from trainer.reporter import Reporter
+from trainer.run_end import Outcome
 from trainer.run_moment import MomentFile
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers
@@ -185,8 +186,15 @@ class RunStorage:
                 if not self._writer.is_busy and (played := self._evaluation.take()) is not None:
                     self._rate(played)
 
+    def end(self, step: int, outcome: Outcome) -> None:
+        """Tells how the run ended, and waits until the trackers have the last points."""
+        try:
+            self.tell("end", step, reason=outcome.reason, exit_code=outcome.exit_code)
+        finally:
+            self.close()
+
     def close(self) -> None:
-        """Ends the log of events, and waits until the trackers have the last points."""
+        """Ends the log of events and everything beside the run."""
         try:
             self._evaluation.end()
             if self.events is not None:
