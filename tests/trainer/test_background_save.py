@@ -13,7 +13,7 @@ from test_run_storage import behavior_of, settings_of, storage_of
 from trainer.atomic_file import StorageError
 from trainer.background_save import BackgroundWriter, copied
 from trainer.checkpoint import CheckpointStore
-from trainer.onnx_policy import OnnxPolicy
+from trainer.export_onnx import export
 from trainer.run_storage import RunStorage
 
 
@@ -38,7 +38,7 @@ def events(storage: RunStorage) -> list[tuple[str, int]]:
 
 
 def test_checkpoint_holds_the_moment_at_which_it_was_begun(
-    tmp_path: Path, gate: threading.Event
+    tmp_path: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(tmp_path, "Walker")
     storage = storage_of(settings)
@@ -46,13 +46,18 @@ def test_checkpoint_holds_the_moment_at_which_it_was_begun(
     with behavior_of(settings, storage, "Walker") as behavior:
         storage.schedule.begin(behavior)
         behavior.step = 700
+        # A part whose state is not a copy: it must become one here.
+        live, state_dict = torch.zeros(2), behavior.state_dict
+        monkeypatch.setattr(behavior, "state_dict", lambda: {**state_dict(), "live": live})
         before = copied(behavior.state_dict())
+        export(behavior.policy, behavior.spec, tmp_path / "before.onnx")
         storage.save([behavior], in_background=True)
         # The loop goes on: weights, optimiser and normaliser change in place.
         behavior.step = 900
         with torch.no_grad():
             for tensor in behavior.policy.state_dict().values():
                 tensor.fill_(3)
+        live.fill_(3)
         assert storage.due([behavior]) == []
         assert events(storage) == []
         gate.set()
@@ -62,9 +67,9 @@ def test_checkpoint_holds_the_moment_at_which_it_was_begun(
     assert state["step"] == 700
     for key, tensor in before["policy"].items():
         torch.testing.assert_close(state["policy"][key], tensor, rtol=0, atol=0)
-    # The export was compared with the copy, or it would have failed; and it is not all threes.
+    assert state["live"].tolist() == [0, 0]
     assert saved.onnx_path is not None
-    assert OnnxPolicy(saved.onnx_path, 0) is not None
+    assert saved.onnx_path.read_bytes() == (tmp_path / "before.onnx").read_bytes()
 
 
 def test_due_checkpoint_waits_until_the_one_before_is_written(
