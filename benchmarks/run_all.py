@@ -1,6 +1,6 @@
 """Runs every benchmark, one after the other, and prints the README's table.
 
-    python -m benchmarks.run_all                          all, about an hour and ten minutes
+    python -m benchmarks.run_all                          all, about an hour and 40 minutes
     python -m benchmarks.run_all --only check gym_shaped  some
     python -m benchmarks.run_all --table                  only prints what was measured before
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import report
 
-BENCHMARKS = ("unity_shaped", "bridge", "gym_shaped", "memory", "check")
+BENCHMARKS = ("unity_shaped", "bridge", "gym_shaped", "memory", "soak", "check")
 
 
 def table(results: Path) -> str:

@@ -34,16 +34,20 @@ LAYERS = {
     "trainer.control_server": 5,
     "trainer.control_metrics": 5,
     "trainer.placement": 5,
+    "trainer.control_health": 5,
     "trainer.run_start": 5,
     "trainer.run_storage": 5,
+    "trainer.background_save": 5,
     "trainer.run_moment": 5,
     "trainer.run_end": 5,
     "trainer.checkpoint_schedule": 5,
+    "trainer.checkpoint_evaluation": 5,
     "trainer.evaluation": 5,
     "trainer.simulators": 5,
     "trainer.scene": 5,
     "trainer.doctor": 5,
     "trainer.reporter": 5,
+    "trainer.trackers": 5,
     "trainer.stopping": 5,
     "trainer.behavior": 4,
     "trainer.divergence": 4,
@@ -55,6 +59,7 @@ LAYERS = {
     "trainer.mlagents": 4,
     "trainer.checkpoint_manifest": 4,
     "trainer.saved_policy": 4,
+    "trainer.finite_policy": 4,
     "trainer.training_status": 4,
     "trainer.run_folder": 4,
     "trainer.onnx_policy": 4,
@@ -83,7 +88,10 @@ LAYERS = {
 }
 THIRD_PARTY = {
     "torch": ["trainer"],
-    "grpc": [],  # the referees of the tests only
+    # The bridge has its own; elsewhere the tests' referees.
+    "grpc": ["trainer.control_health"],
+    "grpc_health": ["trainer.control_health"],
+    "grpc_reflection": ["trainer.control_health"],
     "hpack": ["envs.bridge"],
     "google": ["envs.bridge"],
     "gymnasium": ["envs.gym"],
@@ -101,6 +109,8 @@ THIRD_PARTY = {
     "cryptography": ["trainer.certificate"],
     "prometheus_client": ["trainer.control_metrics"],
     "rich": ["trainer.cli", "trainer.run"],
+    "mlflow": ["trainer.trackers.mlflow_tracker"],
+    "wandb": ["trainer.trackers.wandb_tracker"],
 }
 TORCH_FREE = ("envs", "trainer.config", "trainer.schedules")
 NUMPY_FREE = ("trainer.config", "trainer.schedules")  # `ppo-train check` answers at once
@@ -181,6 +191,7 @@ def test_algorithm_files_never_import_each_other() -> None:
         ("trainer.cli.live", ["torch", "numpy"]),
         ("trainer.cli.set_values", ["torch", "numpy"]),
         ("trainer.schedules", ["torch", "numpy"]),
+        ("trainer.trackers.mirror", ["torch", "numpy", "mlflow", "wandb"]),
     ],
 )
 def test_package_imports_without(package: str, absent: list[str]) -> None:

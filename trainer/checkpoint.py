@@ -21,7 +21,7 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ class CheckpointStore:
         score: float | None = None,
         is_milestone: bool = False,
         prune: bool = True,
+        held: Set[int] = frozenset(),
     ) -> SavedCheckpoint:
         """Writes a checkpoint, then deletes those beyond `keep`. Slow: waits for the disk.
 
@@ -101,6 +102,7 @@ class CheckpointStore:
             score: the checkpoint with the highest one is the best; None: unknown.
             is_milestone: it is kept for good.
             prune: False: nothing is deleted before `prune` is called.
+            held: steps that stay too.
 
         Raises:
             TypeError: `state` holds something else; the text names the key.
@@ -128,17 +130,33 @@ class CheckpointStore:
         saved = SavedCheckpoint(
             self.folder, step, time.time(), reward, is_final, files, score, is_milestone
         )
-        self._commit(before, saved, prune)
+        others = tuple(other for other in before.checkpoints if other.step != saved.step)
+        after = Manifest((*others, saved))
+        self._replace(before, after.retained(self.keep, held) if prune else after)
         if export_error is not None:
             raise export_error
         return saved
 
-    def prune(self) -> None:
+    def prune(self, held: Set[int] = frozenset()) -> None:
         """Deletes the checkpoints beyond `keep`; see `save`."""
         before = self._read_manifest()
-        after = before.retained(self.keep)
+        after = before.retained(self.keep, held)
         if after != before:
             self._replace(before, after)
+
+    def rate(self, step: int, score: float, held: Set[int] = frozenset()) -> bool:
+        """Gives a checkpoint its score, then deletes those beyond `keep`; says if it is the best.
+
+        False as well when it is no more.
+        """
+        before = self._without_leftovers(self._read_manifest())
+        rated = [
+            replace(saved, score=score) if saved.step == step else saved
+            for saved in before.checkpoints
+        ]
+        after = Manifest(tuple(rated)).retained(self.keep, held)
+        self._replace(before, after)
+        return after.best is not None and after.best.step == step
 
     def load(self, step: int | None = None) -> tuple[State, SavedCheckpoint]:
         """Reads a checkpoint whose checksum is right.
@@ -223,12 +241,6 @@ class CheckpointStore:
         for name in names - manifest.file_names():
             (self.folder / name).unlink(missing_ok=True)
         return Manifest(manifest.checkpoints)
-
-    def _commit(self, before: Manifest, saved: SavedCheckpoint, prune: bool) -> None:
-        """Adds `saved` to the manifest; what is in it no more is deleted."""
-        others = tuple(other for other in before.checkpoints if other.step != saved.step)
-        after = Manifest((*others, saved))
-        self._replace(before, after.retained(self.keep) if prune else after)
 
     def _replace(self, before: Manifest, after: Manifest) -> None:
         deleting = before.file_names() - after.file_names()

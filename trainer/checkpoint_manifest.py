@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -71,14 +72,18 @@ class Manifest:
         scored = [saved for saved in self.checkpoints if saved.score is not None]
         return max(reversed(scored), key=lambda saved: saved.score or 0.0, default=None)
 
-    def retained(self, keep: int) -> Manifest:
+    def retained(self, keep: int, held: Set[int] = frozenset()) -> Manifest:
         """Gives what is left when only the newest `keep` stay, 0 or less for all.
 
-        The best and the milestones stay beside those; the newest and the last final one are among
-        them, however old.
+        The best, the milestones and the steps in `held` stay beside those; the newest and the last
+        final one are among them, however old.
         """
         best = self.best
-        ordinary = [saved for saved in self.checkpoints if saved != best and not saved.is_milestone]
+        ordinary = [
+            saved
+            for saved in self.checkpoints
+            if saved != best and not saved.is_milestone and saved.step not in held
+        ]
         finals = [saved for saved in self.checkpoints if saved.is_final]
         excess = max(len(ordinary) - keep, 0) if keep > 0 else 0
         always = (*finals[-1:], *self.checkpoints[-1:])

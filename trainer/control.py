@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Full, Queue
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from envs.tls import LOOPBACK, is_every_address
 from trainer.config.errors import ConfigError, UserError
@@ -28,6 +28,9 @@ from trainer.control_metrics import RunCollector, exposition
 from trainer.control_server import ControlServer, Reply
 from trainer.listening import control_token, identity_of
 from trainer.reporter import RunProgress, status_text
+
+if TYPE_CHECKING:
+    from trainer.control_health import HealthServer
 
 VERBS = ("status", "pause", "continue", "checkpoint", "export", "set", "stop")
 MOST_QUEUED = 64
@@ -106,6 +109,8 @@ class Control:
         self._lock = threading.Lock()  # between a command that comes and the end
         self._progress: RunProgress | None = None
         self._server: ControlServer | None = None
+        self._health_server: HealthServer | None = None
+        self.is_ending = False  # the loop is over, what is left is to save
         self._address: Address | None = None
         self.pulse = Pulse(settings.stall_limit_s)
 
@@ -133,9 +138,11 @@ class Control:
         if self._listen.has_tls:
             identity = identity_of(self._listen, self._path.parent, host, "http/1.1")
         tls = None if identity is None else identity.tls
+        health_port = self._open_health()
         try:
             self._server = ControlServer(port, token, self._answer, host, tls)
         except OSError as error:
+            self._close_health()
             raise ConfigError(
                 f"control_settings.port is {port}, but nothing can listen there on {host}: "
                 f"{error.strerror or error}. Choose another port, or 0 for one that is free; host "
@@ -150,6 +157,7 @@ class Control:
             token,
             LOOPBACK if is_every_address(host) else host,
             None if identity is None else identity.fingerprint,
+            health_port=health_port,
         )
         self._server.start()
         self._address.write(self._path)
@@ -170,8 +178,46 @@ class Control:
             command.reply.set_exception(self._ended())
         self._server.stop()
         self._server = None
+        self._close_health()
         if read_address(self._path) == self._address:
             self._path.unlink(missing_ok=True)
+
+    def _open_health(self) -> int | None:
+        """Opens gRPC's health service if it is asked for; gives its port."""
+        port = self._settings.health_port
+        if port is None:
+            return None
+        try:
+            from trainer.control_health import HealthServer
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"control_settings.health_port is {port}, but the package {error.name} is not "
+                f"installed: pip install 'ppo-train[grpc]', or leave health_port out."
+            ) from error
+        try:
+            self._health_server = HealthServer(port, self._is_alive, self._is_training)
+        except OSError as error:
+            raise ConfigError(
+                f"control_settings.health_port is {port}, but nothing can listen there: "
+                f"{error.strerror}. Choose another port, or 0 for one that is free."
+            ) from error
+        return self._health_server.port
+
+    def _close_health(self) -> None:
+        if self._health_server is not None:
+            self._health_server.stop()
+            self._health_server = None
+
+    def _is_alive(self) -> bool:
+        age_s, limit_s = self.pulse.reading()
+        return age_s <= limit_s
+
+    def _is_training(self) -> bool:
+        """Whether simulators play and the run learns from them (or acts, without learning)."""
+        progress = self._progress
+        if progress is None or self.is_ending:
+            return False
+        return bool(progress.behaviors) and progress.num_simulators > 0 and not progress.is_paused
 
     @property
     def port(self) -> int | None:
@@ -263,7 +309,10 @@ class Control:
         head = f"Run '{self._run_id}' (pid {os.getpid()}), last sign of its loop {age_s:.1f} s ago:"
         if self._progress is None:
             return f"{head} it starts; no simulator has been heard yet."
-        return f"{head}\n{status_text(self._progress)}"
+        text = f"{head}\n{status_text(self._progress)}"
+        if self._health_server is not None:
+            text += f"\ngRPC health checks on {LOOPBACK}:{self._health_server.port}"
+        return text
 
     def _ended(self) -> EndedError:
         return EndedError(f"Run '{self._run_id}' is ending and takes no more commands.")

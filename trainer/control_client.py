@@ -41,6 +41,7 @@ class Address:
     fingerprint: str | None = None  # of the certificate; None: no TLS, unless an authority is named
     ca_file: str | None = None
     is_distant: bool = False  # another machine's: its process cannot be looked at
+    health_port: int | None = None  # of gRPC's health service, on this machine
 
     @property
     def words(self) -> str:
@@ -132,6 +133,7 @@ def read_address(path: Path) -> Address | None:
             str(document["token"]),
             str(document.get("host", LOOPBACK)),
             document.get("fingerprint"),
+            health_port=document.get("health_port"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

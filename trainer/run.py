@@ -97,22 +97,18 @@ class Run:
         try:
             with self.control:
                 outcome = self._play()
+                if outcome.exit_code == 0:
+                    with self.control.pulse.long_part():
+                        self.storage.finish_evaluation(lambda: bool(self.stop))
         except BaseException as error:
             told = in_words(error, self.storage.folder.path)
             with suppress(OSError):  # a disk that is full: the error itself says so
-                self._tell_end(outcome_of(told))
+                self.storage.end(self.total_steps, outcome_of(told))
             if told is error:
                 raise
             raise told from error
-        self._tell_end(outcome)
+        self.storage.end(self.total_steps, outcome)
         return outcome
-
-    def _tell_end(self, outcome: Outcome) -> None:
-        self.storage.tell(
-            "end", self.total_steps, reason=outcome.reason, exit_code=outcome.exit_code
-        )
-        if self.storage.events is not None:
-            self.storage.events.close()
 
     def _play(self) -> Outcome:
         """Starts the simulators, loops, and saves whatever has happened."""
@@ -153,6 +149,7 @@ class Run:
 
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
+        self.control.is_ending = True
         failures: list[Exception] = []
         sound = [behavior for behavior in self.behaviors.values() if behavior.is_sound]
         steps: list[Callable[[], None]] = []
@@ -394,12 +391,13 @@ class Run:
         if not self.is_training:
             return
         behaviors = list(self.behaviors.values())
-        due = [behavior for behavior in behaviors if self.storage.schedule.is_due(behavior)]
+        due = self.storage.due(behaviors)
         if not due:
             return
         with self.timers.measure(SAVING), self.control.pulse.long_part():
             # Reproducible: one moment for all, at which simulators and step logs are empty.
-            self.storage.save(behaviors if self.lockstep else due)
+            saved = behaviors if self.lockstep else due
+            self.storage.save(saved, in_background=not self.lockstep)
             if self.lockstep:
                 self._relaunch()
 

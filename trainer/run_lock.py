@@ -40,7 +40,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 def _locked(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _lock(file):
+        if not take_lock(file):
             owner = os.read(file, 32).decode(errors="replace").strip()
             os.close(file)
             raise ConfigError(
@@ -54,7 +54,7 @@ def _locked(path: Path) -> int:
         os.close(file)  # its owner has taken the name away meanwhile
 
 
-def _lock(file: int) -> bool:
+def take_lock(file: int) -> bool:
     """Takes the lock of an open file, which ends with the process; False: somebody has it."""
     if sys.platform == "win32":
         import msvcrt

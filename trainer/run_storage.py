@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from envs.bridge.protocol import COMMUNICATION_VERSION
 from envs.spec import BehaviorSpec
 from trainer.atomic_file import atomic_copy
+from trainer.background_save import BackgroundWriter, copied
 from trainer.behavior import Behavior
-from trainer.checkpoint import NEWEST, CheckpointError, CheckpointStore, State
+from trainer.checkpoint import NEWEST, CheckpointStore, SavedCheckpoint, State
+from trainer.checkpoint_evaluation import LOGS, CheckpointEvaluation, Played
 from trainer.checkpoint_schedule import CheckpointSchedule
 from trainer.config.changes import Change, behavior_changes, run_changes
 from trainer.config.errors import ConfigError
@@ -27,20 +29,16 @@ from trainer.config.write import dump
 from trainer.divergence import Divergence
 from trainer.event_log import EventLog
 from trainer.export_onnx import export
+from trainer.finite_policy import require_finite
 from trainer.mlagents.adopt import adopt
 from trainer.mlagents.checkpoint import MlagentsCheckpoint, load_start
 from trainer.reporter import Reporter
+from trainer.run_end import Outcome
 from trainer.run_moment import MomentFile
 from trainer.run_start import initial_checkpoint, open_run_folder
 from trainer.timers import Timers
+from trainer.trackers.processes import TrackerProcesses
 from trainer.training_status import TrainingStatus
-
-
-class NotFiniteError(CheckpointError):
-    """A policy that nobody can go on with, and that therefore is not saved."""
-
-    exit_code = 5
-
 
 Start = State | MlagentsCheckpoint | None
 """What a behaviour starts from: a state of its own or another run's, ML-Agents', or nothing."""
@@ -64,10 +62,14 @@ class RunStorage:
         self._reporter = reporter
         self._from_step = from_step
         self._checkpoints = settings.checkpoint_settings
+        path = Path(self._checkpoints.results_dir) / self._checkpoints.run_id
+        self._trackers = TrackerProcesses(settings.trackers, path, reporter.warning)
         self.folder = open_run_folder(self._checkpoints, from_step)
         self.last_checkpoint: str | None = None
         self.num_checkpoints = 0  # since this start
         self.events: EventLog | None = None  # from `restore` on
+        self._evaluation = CheckpointEvaluation(settings, path)
+        self._writer = BackgroundWriter()
         self._stores: dict[str, CheckpointStore] = {}
         self._starts: dict[str, Start] = {}  # read before any simulator starts
         self._resumed: set[str] = set()
@@ -171,11 +173,55 @@ class RunStorage:
             inference=chosen.inference,
             torn_bytes=self.events.torn_bytes,
         )
+        if not chosen.inference:  # as TensorBoard's, the curves of training stay as they are
+            self._trackers.start()
 
     def tell(self, event: str, step: int, **fields: object) -> None:
         """Writes an event down, see `EventLog.write`; before `restore` there is nothing to tell."""
         if self.events is not None:
             self.events.write(event, step=step, **fields)
+            if event == "summary":
+                self._trackers.look()
+                # One writer per manifest: the thread, if it is at it.
+                if not self._writer.is_busy and (played := self._evaluation.take()) is not None:
+                    self._rate(played)
+
+    def end(self, step: int, outcome: Outcome) -> None:
+        """Tells how the run ended, and waits until the trackers have the last points."""
+        try:
+            self.tell("end", step, reason=outcome.reason, exit_code=outcome.exit_code)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the log of events and everything beside the run."""
+        try:
+            self._evaluation.end()
+            if self.events is not None:
+                self.events.close()
+        finally:
+            self._trackers.end()
+
+    def finish_evaluation(self, must_stop: Callable[[], bool]) -> None:
+        """Waits until the last checkpoint has been played, if checkpoints are; may take minutes."""
+        while (played := self._evaluation.wait(must_stop)) is not None:
+            self._rate(played)
+
+    def _rate(self, played: Played) -> None:
+        """Takes what a checkpoint has earned by itself."""
+        name, step, earned = played.behavior, played.step, played.mean_return
+        if earned is None:
+            self._reporter.warning(
+                f"Checkpoint {name}-{step} could not be played, so it cannot become the best one: "
+                f"{played.problem} Logs: {self.folder.logs / LOGS}."
+            )
+            return
+        is_best = self._store(name).rate(step, earned, self._evaluation.held(name))
+        self.tell("evaluation", step, behavior=name, mean_return=earned, is_best=is_best)
+        self._reporter.info(
+            f"{name}-{step} earned {earned:.3f} in {self._checkpoints.evaluation_episodes} "
+            f"episodes by itself{', the most so far' if is_best else ''}."
+        )
 
     def tell_divergence(self, behavior: str, found: Divergence) -> None:
         """Writes down that an update was taken back."""
@@ -231,7 +277,20 @@ class RunStorage:
         """Whether a behaviour whose state was taken continues its own earlier training."""
         return name in self._resumed
 
-    def save(self, behaviors: Sequence[Behavior], is_final: bool = False) -> None:
+    def due(self, behaviors: Sequence[Behavior]) -> list[Behavior]:
+        """Gives the behaviours to save now; none while the last checkpoint is being written.
+
+        Raises:
+            Exception: what `save` in the background has raised meanwhile, see there.
+        """
+        self._writer.collect()
+        if self._writer.is_busy:
+            return []
+        return [behavior for behavior in behaviors if self.schedule.is_due(behavior)]
+
+    def save(
+        self, behaviors: Sequence[Behavior], is_final: bool = False, *, in_background: bool = False
+    ) -> None:
         """Writes checkpoints with their ONNX files. Slow: waits for the disk.
 
         In reproducible mode `behaviors` are all there are, and a kill in between leaves the run as
@@ -241,72 +300,107 @@ class RunStorage:
         Args:
             behaviors: as they are now.
             is_final: this is how the run ends; the policies become `<Behaviour>.onnx`.
+            in_background: copy the state, and write it while the loop goes on; `due` says when it
+                failed. Not in reproducible mode.
 
         Raises:
             NotFiniteError: a policy has diverged; nothing of it was written.
             StorageError: there is not enough room.
         """
         together = self._settings.reproducible
+        assert not (together and in_background)
         failures: list[Exception] = []
         steps: dict[str, int] = {}
+        if not in_background:
+            try:
+                self._writer.wait()
+            except Exception as failure:  # raised below, once the others are safe
+                failures.append(failure)
         for behavior in behaviors:
             try:
-                steps[behavior.name] = self._save(behavior, is_final, prune=not together)
-            except Exception as failure:  # raised below, once the others are safe
+                steps[behavior.name] = self._save(behavior, is_final, not together, in_background)
+            except Exception as failure:  # likewise
                 failures.append(failure)
         if failures:
             raise failures[0]
         if together and steps:  # else nobody has been met yet, and the moment before stays
             self._moment.write(steps)
             for name in steps:
-                self._store(name).prune()
+                self._store(name).prune(self._evaluation.held(name))
                 self._status.set_checkpoints(name, self._store(name).checkpoints)
             self._status.write()
 
-    def _save(self, behavior: Behavior, is_final: bool, *, prune: bool) -> int:
-        """Writes one checkpoint and gives its step."""
-        store = self._store(behavior.name)
+    def _save(self, behavior: Behavior, is_final: bool, prune: bool, in_background: bool) -> int:
+        """Writes one checkpoint, or begins to, and gives its step."""
+        name, store, live = behavior.name, self._store(behavior.name), behavior.policy
         state = behavior.state_dict()
-        step, policy = state["step"], state["policy"]
+        step, weights = state["step"], state["policy"]
         assert isinstance(step, int)
-        assert isinstance(policy, dict)
-        _require_finite(behavior.name, step, policy, store)
+        assert isinstance(weights, dict)
+        require_finite(name, step, weights, store)
         behavior.metrics.flush()
         is_milestone = self.schedule.is_milestone(behavior)
         self.schedule.saved(behavior)
-        saved = store.save(
-            state,
-            step,
-            behavior.mean_recent_return,
-            lambda path: export(behavior.policy, behavior.spec, path),
-            is_final=is_final,
-            score=behavior.score(self._checkpoints.best_min_episodes),
-            is_milestone=is_milestone,
-            prune=prune,
-        )
+        reward, score = behavior.mean_recent_return, None
+        if not self._evaluation.is_on:
+            score = behavior.score(self._checkpoints.best_min_episodes)
+        held = self._evaluation.held(name)
+        policy = copy.deepcopy(live) if in_background else live
+        state = copied(state) if in_background else state
+
+        def write() -> SavedCheckpoint:
+            saved = store.save(
+                state,
+                step,
+                reward,
+                lambda path: export(policy, behavior.spec, path),
+                is_final=is_final,
+                score=score,
+                is_milestone=is_milestone,
+                prune=prune,
+                held=held,
+            )
+            self._status.set_checkpoints(name, store.checkpoints)
+            self._status.write()
+            return saved
+
+        shown = max(step, int(str(state["summarised_step"])))
+        if in_background:
+            self._writer.start(write, lambda saved: self._tell_checkpoint(name, saved, shown))
+        else:
+            saved = write()
+            self._tell_checkpoint(name, saved, shown)
+            if is_final:
+                self._publish(name, saved)
+        return step
+
+    def _tell_checkpoint(self, name: str, saved: SavedCheckpoint, shown_step: int) -> None:
+        """Says that a checkpoint is on the disk, with the points of curves up to `shown_step`."""
+        self._evaluation.ask_for(name, saved.step)
         self.last_checkpoint = str(saved.path)
         self.num_checkpoints += 1
         self._reporter.info(f"Exported {saved.onnx_path}")
         self.tell(
             "checkpoint",
-            step,
-            behavior=behavior.name,
+            saved.step,
+            behavior=name,
             path=str(saved.path),
             reward=saved.reward,
-            is_final=is_final,
+            is_final=saved.is_final,
             score=saved.score,
-            is_best=store.best == saved,
-            is_milestone=is_milestone,
+            is_best=self._store(name).best == saved,
+            is_milestone=saved.is_milestone,
+            shown_step=shown_step,
         )
-        self.tell("export", step, behavior=behavior.name, path=str(saved.onnx_path))
-        self._status.set_checkpoints(behavior.name, store.checkpoints)
-        if is_final:
-            target = self.folder.publish_onnx(behavior.name, saved)
-            self._reporter.info(f"Copied {saved.onnx_path} to {target}.")
-            self.tell("export", step, behavior=behavior.name, path=str(target))
-            self._status.set_final(behavior.name, saved, target)
+        self.tell("export", saved.step, behavior=name, path=str(saved.onnx_path))
+
+    def _publish(self, name: str, saved: SavedCheckpoint) -> None:
+        """Makes a policy the one that the run ended with."""
+        target = self.folder.publish_onnx(name, saved)
+        self._reporter.info(f"Copied {saved.onnx_path} to {target}.")
+        self.tell("export", saved.step, behavior=name, path=str(target))
+        self._status.set_final(name, saved, target)
         self._status.write()
-        return step
 
     def export_now(self, behavior: Behavior) -> tuple[Path, int]:
         """Writes `<Behaviour>.onnx` of what is learnt so far; gives its path and step.
@@ -398,30 +492,3 @@ def _versions() -> dict[str, str]:
         "pytorch_version": str(torch.__version__),
         "numpy_version": version("numpy"),
     }
-
-
-def _require_finite(
-    behavior: str, step: int, policy: Mapping[str, Tensor], store: CheckpointStore
-) -> None:
-    """Raises before a diverged policy becomes the checkpoint that a run would go on from."""
-    broken = [
-        name
-        for name, tensor in policy.items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    ]
-    if not broken:
-        return
-    checkpoints = store.checkpoints
-    if checkpoints:
-        good = checkpoints[-1]
-        way_out = (
-            f"The last good checkpoint is {good.path} (step {good.step}): go on from there with "
-            f"--resume"
-        )
-    else:
-        way_out = "There is no earlier checkpoint: start again with --force"
-    raise NotFiniteError(
-        f"Behavior '{behavior}' at step {step}: {broken[0]} of its policy holds NaN or infinite "
-        f"numbers, expected finite ones: learning has diverged. It is not saved. {way_out}, and "
-        f"with a lower learning_rate or with max_grad_norm."
-    )

@@ -148,6 +148,14 @@ def nan(stage: Stage) -> Agents:
     return agents
 
 
+def nan_episodes(stage: Stage) -> Agents:
+    """Episodes of `at` env_steps; behind the first the last agent's begin without a number."""
+    agents = terminal_with_decision(stage)
+    if stage.step and stage.step % stage.at == 0:
+        agents[BEHAVIOR][-1].observations[0].float_data.data[1] = float("nan")
+    return agents
+
+
 def infinite_reward(stage: Stage) -> Agents:
     """One reward is infinite."""
     agents = stage.everyone()
@@ -262,6 +270,7 @@ SCRIPTS: Mapping[str, Script] = {
     "terminal-with-decision": terminal_with_decision,
     "unsynchronised": unsynchronised,
     "nan": nan,
+    "nan-episodes": nan_episodes,
     "infinite-reward": infinite_reward,
     "other-shape": other_shape,
     "big-message": big_message,

@@ -153,7 +153,7 @@ def test_behaviour_that_was_not_there_at_the_moment_begins_anew(tmp_path: Path) 
         save_at(storage, behaviors[:1], 100)
         behaviors[0].step, behaviors[1].step = 200, 50
         for behavior in behaviors:
-            storage._save(behavior, is_final=False, prune=False)  # killed before the record
+            storage._save(behavior, False, False, False)  # killed before the record
     assert resumed_steps(tmp_path) == {"Runner": 100, "Walker": None}
 
 

@@ -16,8 +16,9 @@ from envs.spec import ObservationType as Kind
 from trainer.behavior import Behavior
 from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
+from trainer.finite_policy import NotFiniteError
 from trainer.reporter import Reporter
-from trainer.run_storage import NotFiniteError, RunStorage
+from trainer.run_storage import RunStorage
 from trainer.timers import Timers
 
 SPEC = BehaviorSpec(

@@ -15,6 +15,7 @@ from trainer.config.document import read_document
 from trainer.config.errors import ConfigError
 from trainer.config.load import Overrides, resolve
 from trainer.config.settings import RunSettings
+from trainer.trackers.processes import chosen_trackers
 
 EXIT_VALID = 0
 EXIT_INVALID = 2
@@ -62,6 +63,7 @@ def check(path: Path, overrides: Overrides, wants_scene: bool) -> int:
     try:
         document = read_document(path)
         settings = resolve(document, overrides)
+        chosen_trackers(settings.trackers)  # whether their packages are there
     except ConfigError as error:
         print(error, file=sys.stderr)
         count = len(error.problems)

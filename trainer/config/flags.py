@@ -105,6 +105,14 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "their token; without it PPO_TRAIN_CONTROL_TOKEN holds it, or run_logs/control.json",
             "--control-token-file",
         ),
+        Flag(
+            "control_settings",
+            "health_port",
+            "PORT",
+            "with --control: answer gRPC's standard health checks; without PORT on a free port",
+            "--control-health",
+            bare="0",
+        ),
     ),
     "learning": (
         Flag(

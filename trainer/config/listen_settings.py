@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import model_validator
+
 from envs.tls import LOOPBACK, is_loopback
 from trainer.config.model import Settings
 from trainer.config.values import Positive, Range, Text, Words, contradiction
@@ -77,9 +79,24 @@ class ControlSettings(Settings):
     """(ours) File with the token of commands. Null: the environment variable
     PPO_TRAIN_CONTROL_TOKEN, or on loopback a token of this start, see run_logs/control.json."""
 
+    health_port: Annotated[int, Range(at_least=0, at_most=LARGEST_PORT)] | None = None
+    """(ours) Where gRPC's standard health service answers, with reflection; needs port, and
+    ppo-train[grpc]. 0: the system picks a free one, see `ppo-train status`. Null: nothing."""
+
     stall_limit_s: Positive = 60.0
     """(ours) Seconds without a turn of the run's loop after which /healthz says 503; an update or a
     checkpoint may take an hour."""
+
+    @model_validator(mode="after")
+    def _health_is_of_an_endpoint(self) -> ControlSettings:
+        if self.health_port is not None and self.port is None:
+            raise contradiction(
+                f"health_port is {self.health_port}, but port is null, so the run has no control "
+                "endpoint. Set port too (or --control), or leave health_port out",
+                "health_port",
+                "port",
+            )
+        return self
 
     @property
     def is_elsewhere(self) -> bool:

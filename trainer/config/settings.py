@@ -32,6 +32,7 @@ from trainer.config.listen_settings import (
 from trainer.config.model import Settings
 from trainer.config.problems import nearest, one_of
 from trainer.config.samplers import Parameter, ParameterValue
+from trainer.config.tracker_settings import TrackerSettings
 from trainer.config.values import (
     LARGEST_FLOAT32,
     Count,
@@ -70,6 +71,7 @@ __all__ = [
     "RunSettings",
     "StopSettings",
     "TorchSettings",
+    "TrackerSettings",
 ]
 
 EDITOR_PORT = 5004
@@ -234,6 +236,11 @@ class CheckpointSettings(Settings):
     which stays beside keep_checkpoints. What counts is the 95 % lower bound of the mean return of
     at most 100 episodes."""
 
+    evaluation_episodes: Count | None = None
+    """(ours) Episodes that every checkpoint is played for, with the likeliest actions and in a
+    simulator of its own beside the training; the best is the one with the highest mean return.
+    Null: the best is chosen by best_min_episodes."""
+
     @model_validator(mode="after")
     def _start_is_clear(self) -> CheckpointSettings:
         if self.resume_or_start and self.force:
@@ -243,6 +250,16 @@ class CheckpointSettings(Settings):
                 "resume_or_start",
                 "force",
             )
+        if self.evaluation_episodes is not None and "best_min_episodes" in self.model_fields_set:
+            default = CheckpointSettings.model_fields["best_min_episodes"].default
+            if self.best_min_episodes != default:
+                raise contradiction(
+                    f"best_min_episodes is {self.best_min_episodes}, but with evaluation_episodes "
+                    f"{self.evaluation_episodes} the best checkpoint is chosen by episodes of its "
+                    "own. Leave one of them out",
+                    "best_min_episodes",
+                    "evaluation_episodes",
+                )
         return self
 
 
@@ -300,6 +317,9 @@ class RunSettings(Settings):
     stop: StopSettings = Field(default_factory=StopSettings)
     """(ours) When the run ends early."""
 
+    trackers: TrackerSettings = Field(default_factory=TrackerSettings)
+    """(ours) Where else the curves go, beside TensorBoard."""
+
     debug: Flag = False
     """Whether to log details."""
 
@@ -310,6 +330,19 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _doors_are_closed(self) -> RunSettings:
         require_closed_doors(self)
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_has_a_simulator(self) -> RunSettings:
+        episodes = self.checkpoint_settings.evaluation_episodes
+        if episodes is not None and self.env_settings.env_path is None:
+            raise contradiction(
+                f"checkpoint_settings.evaluation_episodes is {episodes}, but env_path is not set, "
+                "and the Unity Editor, which is waited for, plays for one run only. Set env_path "
+                "(or --env), or leave evaluation_episodes out",
+                "checkpoint_settings.evaluation_episodes",
+                "env_settings.env_path",
+            )
         return self
 
     @model_validator(mode="after")

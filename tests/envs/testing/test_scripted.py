@@ -28,6 +28,7 @@ ENDS_BADLY: dict[str, tuple[type[SimulatorError], str]] = {
     "garbage": (BadDataError, "40 bytes"),
     "garbage-agents": (BadDataError, "Scripted.team=0"),
     "nan": (BadDataError, "nan"),
+    "nan-episodes": (BadDataError, "nan"),
     "infinite-reward": (BadDataError, "reward"),
     "other-shape": (BadDataError, r"\(3,\)"),
     "truncated-image": (BadDataError, "agent 21000, sensor 'camera' .*a truncated PNG"),

@@ -452,4 +452,9 @@ HOSTILE: dict[str, str] = {
     "hundreds of unknown keys": (
         "behaviors:\n  A:\n" + "".join(f"    key{i}: {i}\n" for i in range(300))
     ),
+    "trackers as a list": "behaviors: {A: {}}\ntrackers: [tensorboard, mlflow]\n",
+    "unknown tracker": "behaviors: {A: {}}\ntrackers: {mlflaw: {}}\n",
+    "tracker as a switch": "behaviors: {A: {}}\ntrackers: {wandb: true}\n",
+    "unknown mode of a tracker": "behaviors: {A: {}}\ntrackers: {wandb: {mode: disabled}}\n",
+    "health without an endpoint": "behaviors: {A: {}}\ncontrol_settings: {health_port: 0}\n",
 }

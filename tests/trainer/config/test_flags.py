@@ -17,6 +17,7 @@ ML_AGENTS_FLAGS = [
     ("--resume-or-start", "checkpoint_settings", "resume_or_start", None),
     ("--control", "control_settings", "port", "7000"),
     ("--host", "listen_settings", "host", "127.0.0.2"),
+    ("--control-health", "control_settings", "health_port", "7001"),
     ("--run-id", "checkpoint_settings", "run_id", "run 1"),
     ("--initialize-from", "checkpoint_settings", "initialize_from", "old"),
     ("--seed", "env_settings", "seed", "-1"),
@@ -50,7 +51,10 @@ def test_flag_sets_its_key_and_nothing_else(
 ) -> None:
     found = parse_train([flag] if value is None else [flag, value])
     assert found.overrides == {section: {key: True if value is None else value}}
-    load_run(None, found.overrides)  # the settings know the key
+    overrides = {name: dict(keys) for name, keys in found.overrides.items()}
+    if flag == "--control-health":
+        overrides[section]["port"] = "0"  # there is no health of an endpoint without it
+    load_run(None, overrides)  # the settings know the key
 
 
 # Those that mean nothing by themselves.
