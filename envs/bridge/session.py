@@ -17,10 +17,11 @@ from enum import Enum, auto
 import numpy as np
 
 from envs.batch import Actions, Decisions, Int32, Int64, Terminals
-from envs.bridge import codec, images, limits
+from envs.bridge import codec, images, limits, size_limits
 from envs.bridge.agent_rows import rows_of, some_rows, split
 from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
+from envs.bridge.plan import MAX_PLANS
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
     BrainParametersProto,
@@ -170,7 +171,7 @@ class Session:
                 "its first message does not introduce itself (no rl_initialization_output). "
                 "Was it in the middle of another session? Start it again."
             )
-        require_compatible(output)
+        minor_version = require_compatible(output)
         _logger.info(
             "Connected to Unity environment with package version %s and communication version %s "
             "(simulator %d)",  # ML-Agents' words, for programs that read them
@@ -186,7 +187,6 @@ class Session:
             num_areas=num_areas,
         )
         self._remember_brains(output)
-        minor_version = int(output.communication_version.split(".")[1])
         self._has_dimension_properties = minor_version >= DIMENSION_PROPERTIES_SINCE
         self.phase = Phase.OPENING
         return columns_pb2.Message(
@@ -344,7 +344,7 @@ class Session:
     def _remember_brains(self, output: UnityRLInitializationOutputProto) -> None:
         limits.require_usable_brains(output.brain_parameters, self._brains)
         for brain in output.brain_parameters:
-            self._brains[brain.brain_name] = brain
+            self._brains[brain.brain_name] = size_limits.copy_of_brain(brain)
 
     def _meet(
         self, behavior_id: str, agents: bytes, new_behaviors: dict[str, BehaviorSpec]
@@ -355,8 +355,8 @@ class Session:
             return None
         if brain is None:
             raise BadDataError(
-                f"agents of behaviour {behavior_id!r} came before its brain parameters; they are "
-                "expected together. The simulator does not follow the protocol."
+                f"agents of behaviour {size_limits.shown(behavior_id)} came before its brain "
+                "parameters; they are expected together. It does not follow the protocol."
             )
         found = build_spec(brain, agents, has_dimension_properties=self._has_dimension_properties)
         if found is None:
@@ -385,6 +385,8 @@ class Session:
             )
             for column in found:
                 column.setflags(write=False)
+            if len(behavior.constants) >= MAX_PLANS:
+                behavior.constants.clear()
             behavior.constants[num_rows] = found
         return found
 
@@ -482,11 +484,11 @@ def _decode(data: bytes, decoders: Mapping[str, AgentDecoder]) -> Tables:
     }
 
 
-def require_compatible(output: UnityRLInitializationOutputProto) -> None:
-    """Raises WrongProtocolError unless the simulator's protocol has our major version."""
+def require_compatible(output: UnityRLInitializationOutputProto) -> int:
+    """Gives the minor version of a simulator's protocol; WrongProtocolError for another major."""
     limits.require_short_words(output)
     found = output.communication_version
-    parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?((?:a|b)\d+)?", found)
+    parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?((?:a|b)\d+)?", found, re.ASCII)
     expected = COMMUNICATION_VERSION.split(".")
     if parts is None or parts[1] != expected[0]:
         raise WrongProtocolError(
@@ -494,3 +496,4 @@ def require_compatible(output: UnityRLInitializationOutputProto) -> None:
             f"{COMMUNICATION_VERSION}; the first numbers must agree. Install a "
             "com.unity.ml-agents package of release 1.0 or newer in Unity and build again."
         )
+    return int(parts[2])
