@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 REFEREE := .venv-referee
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: train test test-learning bench lint format types layers proto docs clean
+.PHONY: train test test-learning fuzz bench lint format types layers proto docs clean
 
 train: $(VENV)/.installed
 	$(BIN)/ppo-train behaviors.yaml $(ARGS)
@@ -17,6 +17,12 @@ test: $(VENV)/.installed-test $(REFEREE)/.installed
 # Learning tests that need minutes; the figures of the last run are in docs/learning.md.
 test-learning: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow --timeout 7200 $(ARGS)
+
+# Looks for inputs that break something (tests/fuzz); with atheris, where there is a wheel of it.
+MINUTES ?= 10
+fuzz: $(VENV)/.installed-test
+	-$(INSTALL) --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz_forever.py --minutes $(MINUTES) $(ARGS)
 
 # More than an hour on a machine that does nothing else; benchmarks/make_peers.sh comes first.
 bench: $(VENV)/.installed-test

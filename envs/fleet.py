@@ -355,11 +355,13 @@ class Fleet:
         return items
 
     def _require_same_specs(self, message: SimulatorMessage) -> None:
-        """Raises BadDataError when two simulators disagree about a behaviour."""
+        """Raises BadDataError when simulators disagree about a behaviour, or one is not known."""
+        others_go_on = bool(self._specs) and self.num_alive > 1  # else the run tells the user
         for behavior_id, spec in message.new_behaviors.items():
             name = parse_behavior_id(behavior_id).name
-            known = self._specs.setdefault(name, spec)
-            if known != spec:
+            if others_go_on:
+                self._plan.require_expected(name)
+            if (known := self._specs.setdefault(name, spec)) != spec:
                 raise BadDataError(
                     f"behaviour {name!r} is {spec} here, and {known} in the simulator or team "
                     "that was first to show it. All need the same sensors and actions."

@@ -65,6 +65,7 @@ def plan_fleet(
         restarts_rate_limit_period_s=env.restarts_rate_limit_period_s,
         restart_delay_s=env.restart_delay_s,
         max_bad_episodes=env.max_bad_episodes,
+        behaviors=None if settings.default_settings is not None else frozenset(settings.behaviors),
         base_port=EDITOR_PORT if launch is None and env.base_port is None else env.base_port,
         engine=EngineConfiguration(
             width=engine.width,

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Bool, Float32, Int32, Observations, Uint8
-from envs.bridge import images
+from envs.bridge import images, size_limits
 from envs.bridge.images import CompressedImage, ImageError
 from envs.bridge.layout import (
     AGENT_ID,
@@ -87,6 +87,7 @@ class AgentDecoder:
         ]
         self.has_images = bool(self._image_sensors)
         self._num_branches = sum_of_branches(spec)
+        self._most_rows = size_limits.most_rows(spec.observation_specs, self._num_branches)
         self._planner = Planner(self._num_branches, self._require_shapes)
         self._last_integers: dict[int, tuple[bytes, Int32]] = {}
         self._no_integers = np.zeros(0, np.int32)
@@ -95,7 +96,7 @@ class AgentDecoder:
         """Gives the agents of a list, None when it has none.
 
         Raises:
-            BadDataError: unreadable bytes, or another shape than the spec's.
+            BadDataError: unreadable bytes, another shape than the spec's, or too many agents.
         """
         if not data:
             return None
@@ -109,6 +110,8 @@ class AgentDecoder:
         if self._channels_last:
             obs = tuple(self._channels_first(index, column) for index, column in enumerate(obs))
         num_rows = plan.num_rows
+        if num_rows > self._most_rows:
+            raise size_limits.too_many_rows(self._behavior_id, num_rows, self._most_rows)
         table = AgentTable(
             obs,
             _given_or_zeros(columns.reward, num_rows),
@@ -153,12 +156,11 @@ class AgentDecoder:
 
     def _decode_ordinarily(self, data: bytes) -> AgentTable | None:
         """Decodes by field access what is legal but too uncommon for a plan; slow."""
-        try:
-            agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(data).value
-        except DecodeError as error:
-            raise BadDataError(f"behaviour {self._behavior_id!r}: {UNREADABLE}") from error
+        agents = self._parsed(data)
         if not agents:
             return None
+        if len(agents) > self._most_rows:
+            raise size_limits.too_many_rows(self._behavior_id, len(agents), self._most_rows)
         for agent in agents:
             found = [
                 (tuple(o.shape), o.HasField("compressed_data"), 4 * len(o.float_data.data))
@@ -188,6 +190,13 @@ class AgentDecoder:
         if not all(_is_finite(column) for column in (*table.obs, table.reward, table.group_reward)):
             return _marked(table)
         return table
+
+    def _parsed(self, data: bytes) -> Sequence[AgentInfo]:
+        """Parses a list of agents with protobuf."""
+        try:
+            return communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(data).value
+        except DecodeError as error:
+            raise BadDataError(f"behaviour {self._behavior_id!r}: {UNREADABLE}") from error
 
     def _floats(self, agents: Sequence[AgentInfo], sensor: int) -> Float32:
         """Gives the column of a sensor that sends numbers, which have been counted."""
@@ -229,8 +238,7 @@ class AgentDecoder:
         found = [(s.shape, s.is_compressed, s.floats.num_bytes) for s in layout.sensors]
         expected = [(shape, False, 4 * math.prod(shape)) for shape in self._shapes]
         if found != expected:
-            records = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(record)
-            self._require_observations(records.value[0].id, found)
+            self._require_observations(self._parsed(record)[0].id, found)
 
     def _require_observations(
         self, agent_id: int, found: list[tuple[tuple[int, ...], bool, int]]
@@ -258,9 +266,9 @@ class AgentDecoder:
             if shape != expected or float_bytes != float_size:
                 numbers = "" if is_image else f" with {float_bytes // 4} numbers"
                 raise BadDataError(
-                    f"{where}: shape {shape}{numbers} found, {expected} expected as in the "
-                    "behaviour's first message. A sensor must keep its shape, for all agents of a "
-                    "behaviour; compare their prefabs."
+                    f"{where}: shape {size_limits.shown_numbers(shape)}{numbers} found, {expected} "
+                    "expected as in the behaviour's first message. A sensor must keep its shape, "
+                    "for all agents of a behaviour; compare their prefabs."
                 )
 
     def words_for_bad(self, table: AgentTable, row: int) -> str:

@@ -40,11 +40,11 @@ def greeting(seed: int, num_areas: int) -> bytes:
     ).SerializeToString()
 
 
-def require_compatible(output: UnityRLInitializationOutputProto) -> None:
-    """Raises WrongProtocolError unless the simulator's protocol has our major version."""
+def require_compatible(output: UnityRLInitializationOutputProto) -> int:
+    """Gives the minor version of a simulator's protocol; WrongProtocolError for another major."""
     limits.require_short_words(output)
     found = output.communication_version
-    parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?((?:a|b)\d+)?", found)
+    parts = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?((?:a|b)\d+)?", found, re.ASCII)
     expected = COMMUNICATION_VERSION.split(".")
     if parts is None or parts[1] != expected[0]:
         raise WrongProtocolError(
@@ -52,3 +52,4 @@ def require_compatible(output: UnityRLInitializationOutputProto) -> None:
             f"{COMMUNICATION_VERSION}; the first numbers must agree. Install a "
             "com.unity.ml-agents package of release 1.0 or newer in Unity and build again."
         )
+    return int(parts[2])

@@ -24,6 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from envs.batch import Uint8
+from envs.bridge.size_limits import shown_numbers
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS_PER_PNG = 3
@@ -112,9 +113,14 @@ def decode(image: CompressedImage) -> None:
                 f"a PNG of {found_height} x {found_width} pixels (height x width) found, "
                 f"{height} x {width} expected"
             )
+    if image.mapping and len(files) > num_channels:
+        raise ImageError(
+            f"{len(files)} PNGs found for {num_channels} channels; at most one for each expected"
+        )
     sources = _sources(tuple(image.mapping), CHANNELS_PER_PNG * len(files), num_channels)
     needed = {channel // CHANNELS_PER_PNG for channels in sources for channel in channels}
-    pixels = {index: _pixels(files[index]) for index in sorted(needed)}  # each (H, W, 3)
+    size = (width, height)
+    pixels = {index: _pixels(files[index], size) for index in sorted(needed)}  # each (H, W, 3)
     for target, channels in zip(image.out, sources, strict=True):
         planes = [pixels[c // CHANNELS_PER_PNG][:, :, c % CHANNELS_PER_PNG] for c in channels]
         if len(planes) == 1:
@@ -145,20 +151,23 @@ def _sources(
     targets = set(mapping) - {PADDING}
     if targets != set(range(num_expected)):
         raise ImageError(
-            f"the channel mapping {list(mapping)} found; expected are all of 0 to "
+            f"the channel mapping {shown_numbers(mapping, '[]')} found; expected are all of 0 to "
             f"{num_expected - 1}, one for each channel of the observation, and {PADDING} for "
             "channels to leave out"
         )
-    return tuple(
-        tuple(channel for channel, target in enumerate(mapping) if target == wanted)
-        for wanted in range(num_expected)
-    )
+    sources: list[list[int]] = [[] for _ in range(num_expected)]
+    for channel, target in enumerate(mapping):
+        if target != PADDING:
+            sources[target].append(channel)
+    return tuple(map(tuple, sources))
 
 
-def _pixels(file: bytes) -> Uint8:
-    """Decodes one PNG file, (H, W, 3)."""
+def _pixels(file: bytes, size: tuple[int, int]) -> Uint8:
+    """Decodes one PNG file, (H, W, 3), whose header says that it has this width and height."""
     try:
         with PngImageFile(BytesIO(file)) as image:
+            if image.size != size:
+                raise ImageError(f"a PNG with a second header found, of {image.size} pixels")
             image.load()
             if image.mode == "RGB":
                 return np.asarray(image)

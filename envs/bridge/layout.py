@@ -34,6 +34,8 @@ NUMBERS = {REWARD: FIXED32, GROUP_REWARD: FIXED32} | dict.fromkeys(
     (DONE, MAX_STEP_REACHED, AGENT_ID, GROUP_ID), VARINT
 )
 MAX_VARINT_BYTES = 10
+# Tags, lengths and names of one record; a position of each is remembered. Usual: 40 per sensor.
+MAX_STRUCTURE_BYTES = 1 << 14
 MAX_FIELD_NUMBER = (1 << 29) - 1
 LIST_TAG = LIST_VALUE << 3 | LENGTH_DELIMITED
 # The scalar columns of one record, end to end, each as wide as its widest varint may be.
@@ -192,6 +194,8 @@ class RecordLayout:
                 scalars[column] = np.arange(*stretch.indices(len(record)))
                 scalar_bits[column] = PAYLOAD if is_varint else 0xFF
         (checked,) = np.nonzero(bits)
+        if len(checked) > MAX_STRUCTURE_BYTES:
+            raise IrregularError("too much that is no number")
         structure = np.frombuffer(record, np.uint8)[checked] & bits[checked]
         return RecordLayout(
             num_bytes=len(record),

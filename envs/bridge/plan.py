@@ -37,6 +37,7 @@ from envs.bridge.layout import (
 # Lists of one behaviour have few lengths (all agents, some agents); more are forgotten.
 MAX_PLANS = 8
 MAX_LAYOUTS = 32
+MAX_CELLS = 1 << 23  # positions that a plan, or all tables of mixtures, may hold; 75 MB
 DIGIT_WEIGHTS = np.array([1 << 7 * digit for digit in range(WIDTHS[AGENT_ID])], np.int64)
 FLOAT_BYTES = 4
 
@@ -81,6 +82,7 @@ class Mixture:
         sensors = layouts[min(used)].sensors
         width = len(chosen) + max(len(layouts[kind].checked) for kind in used) + len(sensors)
         width += -width % FLOAT_BYTES  # so that every row's floats begin where a float may
+        self.width = width
         self.float_starts = range(width - len(sensors), width)
         # An item as long as a sensor's floats, whatever they are: numpy copies it in one piece.
         self.items = [np.dtype((np.void, sensor.floats.num_bytes)) for sensor in sensors]
@@ -118,6 +120,9 @@ class MessagePlan:
         self.is_steady = False  # whether the last two lists of this length had this structure
         self._mixture = mixture
         rows = np.frombuffer(kinds, np.uint8)
+        self.num_cells = len(kinds) * mixture.width
+        if self.num_cells > MAX_CELLS:  # one long record beside many short ones is enough
+            raise IrregularError("a list too long to plan")
         self._index = mixture.positions.take(rows, 0)
         self._index += mixture.num_bytes.take(rows).cumsum()[:, None]  # where the records end
         self._bits = mixture.bits.take(rows, 0)
@@ -175,6 +180,7 @@ class Planner:
         self._accept = accept
         self._plans: dict[int, MessagePlan] = {}  # by length of the list
         self._layouts: list[RecordLayout] = []
+        self._most_layouts = min(MAX_LAYOUTS, MAX_CELLS // (NUM_SCALAR_BYTES + num_branches))
         self._mixtures: dict[frozenset[int], Mixture] = {}
         # Length and first field tell a record's layout, mostly; `read` finds out when they do not.
         self._heads: list[bytes] = []  # of each layout
@@ -187,7 +193,7 @@ class Planner:
         Raises:
             IrregularError: a record is not an ordinary one.
         """
-        if len(self._layouts) > MAX_LAYOUTS:
+        if len(self._layouts) > self._most_layouts:
             self._forget()
         plan = self._plans.get(len(data))
         if plan is not None and plan.is_steady:
@@ -214,7 +220,9 @@ class Planner:
             memory.clear()
 
     def _remember(self, data: bytes, plan: MessagePlan) -> None:
-        if len(data) not in self._plans and len(self._plans) >= MAX_PLANS:
+        if plan.num_cells > MAX_CELLS // MAX_PLANS:
+            self._plans.clear()
+        elif len(data) not in self._plans and len(self._plans) >= MAX_PLANS:
             del self._plans[next(iter(self._plans))]
         self._plans[len(data)] = plan
 
@@ -222,9 +230,11 @@ class Planner:
         used = frozenset(kinds)
         mixture = self._mixtures.get(used)
         if mixture is None:
-            if len(self._mixtures) >= MAX_LAYOUTS:
+            mixture = Mixture(self._layouts, set(used))
+            num_cells = sum(known.positions.size for known in self._mixtures.values())
+            if len(self._mixtures) >= MAX_LAYOUTS or num_cells > MAX_CELLS:
                 self._mixtures.clear()
-            mixture = self._mixtures[used] = Mixture(self._layouts, set(used))
+            self._mixtures[used] = mixture
         return MessagePlan(mixture, kinds)
 
     def _guess(self, data: bytes) -> bytes | None:
@@ -271,6 +281,8 @@ class Planner:
     def _learn(self, record: bytes) -> int:
         layout = RecordLayout.of(record, self._num_branches)
         self._accept(record, layout)
+        if len(self._layouts) * len(layout.scalars) > MAX_CELLS:
+            raise IrregularError("layouts of too many actions")
         if len(self._layouts) > np.iinfo(np.uint8).max:
             raise IrregularError("more layouts in one list than have a number")
         self._layouts.append(layout)

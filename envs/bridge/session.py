@@ -16,12 +16,13 @@ from enum import Enum, auto
 import numpy as np
 
 from envs.batch import Actions, Choices, Decisions, Int32, Int64, Terminals
-from envs.bridge import assignments, codec, images, limits
+from envs.bridge import assignments, codec, images, limits, size_limits
 from envs.bridge.agent_rows import rows_of, some_rows, split
 from envs.bridge.assignments import Assignment
 from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
 from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
 from envs.bridge.greeting import greeting, require_compatible
+from envs.bridge.plan import MAX_PLANS
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
     BrainParametersProto,
@@ -144,7 +145,7 @@ class Session:
                 "its first message does not introduce itself (no rl_initialization_output). "
                 "Was it in the middle of another session? Start it again."
             )
-        require_compatible(output)
+        minor_version = require_compatible(output)
         _logger.info(
             "Connected to Unity environment with package version %s and communication version %s "
             "(simulator %d)",  # ML-Agents' words, for programs that read them
@@ -154,7 +155,6 @@ class Session:
         )
         self._remember_brains(output)
         self.can_act = message.unity_output.can_act
-        minor_version = int(output.communication_version.split(".")[1])
         self._has_dimension_properties = minor_version >= DIMENSION_PROPERTIES_SINCE
         self.phase = Phase.OPENING
         return greeting(seed, num_areas)
@@ -344,7 +344,7 @@ class Session:
     def _remember_brains(self, output: UnityRLInitializationOutputProto) -> None:
         limits.require_usable_brains(output.brain_parameters, self._brains)
         for brain in output.brain_parameters:
-            self._brains[brain.brain_name] = brain
+            self._brains[brain.brain_name] = size_limits.copy_of_brain(brain)
 
     def _meet(
         self, behavior_id: str, agents: bytes, new_behaviors: dict[str, BehaviorSpec]
@@ -355,8 +355,8 @@ class Session:
             return None
         if brain is None:
             raise BadDataError(
-                f"agents of behaviour {behavior_id!r} came before its brain parameters; they are "
-                "expected together. The simulator does not follow the protocol."
+                f"agents of behaviour {size_limits.shown(behavior_id)} came before its brain "
+                "parameters; they are expected together. It does not follow the protocol."
             )
         found = build_spec(brain, agents, has_dimension_properties=self._has_dimension_properties)
         if found is None:
@@ -385,6 +385,8 @@ class Session:
             )
             for column in found:
                 column.setflags(write=False)
+            if len(behavior.constants) >= MAX_PLANS:
+                behavior.constants.clear()
             behavior.constants[num_rows] = found
         return found
 

@@ -7,6 +7,7 @@ GUIDs), payload length, payload. All numbers are little-endian.
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from envs.bridge.limits import (
     MOST_STATISTICS,
     MOST_UNKNOWN_CHANNELS,
 )
+from envs.bridge.size_limits import shown
 from envs.errors import BadDataError
 
 ENGINE_CONFIGURATION = uuid.UUID("e951342c-4f7e-11ea-b238-784f4387d1f7")
@@ -206,6 +208,7 @@ class Inbox:
     def __init__(self) -> None:
         self._warned: set[uuid.UUID] = set()
         self._keys: set[str] = set()  # of statistics
+        self._not_finite: set[str] = set()  # those that were told of
 
     def read(self, stream: bytes) -> tuple[StatsMessage, ...]:
         """Gives the statistics of a stream.
@@ -221,7 +224,10 @@ class Inbox:
                 message = _stats(payload)
                 if message.key not in self._keys:
                     self._add_key(message.key)
-                stats.append(message)
+                if math.isfinite(message.value):
+                    stats.append(message)
+                else:
+                    self._warn_of_number(message)
             elif channel not in self._warned and len(self._warned) < MOST_UNKNOWN_CHANNELS:
                 self._warned.add(channel)
                 _logger.warning(
@@ -245,6 +251,17 @@ class Inbox:
             )
         self._keys.add(key)
 
+    def _warn_of_number(self, message: StatsMessage) -> None:
+        """Warns, once for each key, of a statistic that is not shown: no curve can hold it."""
+        if message.key not in self._not_finite:
+            self._not_finite.add(message.key)
+            _logger.warning(
+                "A simulator records %s for the statistic %r, a finite number is expected: such "
+                "values are left out. Look for a division by zero where it is recorded.",
+                message.value,
+                message.key,
+            )
+
 
 def _stats(payload: bytes) -> StatsMessage:
     reader = Reader(payload, "statistics")
@@ -252,7 +269,7 @@ def _stats(payload: bytes) -> StatsMessage:
     aggregation = 0 if reader.is_at_end else reader.int32()
     if aggregation not in set(StatsAggregation):
         raise BadDataError(
-            f"side channel, statistics: {key!r} has aggregation {aggregation}, expected "
+            f"side channel, statistics: {shown(key)} has aggregation {aggregation}, expected "
             f"{', '.join(f'{a.value} ({a.name.lower()})' for a in StatsAggregation)}."
         )
     return StatsMessage(key, value, StatsAggregation(aggregation))

@@ -25,6 +25,7 @@ from envs.bridge.side_channels import (
     environment_parameters,
 )
 from envs.bridge.simulator_message import SimulatorMessage
+from envs.errors import BadDataError
 
 if TYPE_CHECKING:
     from envs.batch import Actions
@@ -55,6 +56,17 @@ class FleetPlan:
     logs_dir: Path = Path("run_logs")
     lockstep: bool = False
     door: Door | None = None  # for simulators of other machines; None = loopback, without TLS
+    behaviors: frozenset[str] | None = None  # names that there are settings for; None = any
+
+    def require_expected(self, name: str) -> None:
+        """Raises BadDataError for a behaviour that there are no settings for."""
+        if self.behaviors is not None and name not in self.behaviors:
+            expected = ", ".join(map(repr, sorted(self.behaviors)))
+            raise BadDataError(
+                f"behaviour {name!r} appears in the middle of the run, and the settings have only "
+                f"{expected}. Add it under `behaviors:`, or add default_settings for behaviours "
+                "that are not listed."
+            )
 
 
 class ProcessEnded(NamedTuple):

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from envs.bridge import images
+from envs.bridge import images, size_limits
 from envs.bridge.images import ImageError
+from envs.bridge.layout import IrregularError, record_starts
 from envs.bridge.proto import communicator_pb2
 from envs.errors import BadDataError, UnsupportedSpaceError
 from envs.spec import (
@@ -88,7 +89,9 @@ def build_spec(
         UnsupportedSpaceError: a sensor of a kind that this trainer cannot read.
     """
     try:
-        agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(agent_infos)
+        agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(
+            _first_record(agent_infos)
+        )
     except DecodeError as error:
         raise BadDataError(f"behaviour {brain.brain_name!r}: {UNREADABLE}") from error
     if not agents.value:
@@ -96,12 +99,22 @@ def build_spec(
     specs, channels_last = [], set()
     for index, observation in enumerate(agents.value[0].observations):
         name = observation.name or f"obs_{index}"
-        where = f"behaviour {brain.brain_name!r}, sensor {name!r}"
+        where = f"behaviour {brain.brain_name!r}, sensor {size_limits.shown(name)}"
         layout = _layout(where, observation, has_dimension_properties)
         specs.append(_observation_spec(name, observation, layout))
+        if specs[-1].dtype == "uint8":
+            size_limits.require_usable_image(where, specs[-1])
         if layout is Layout.CHANNELS_LAST:
             channels_last.add(index)
     return WireSpec(BehaviorSpec(specs, _action_spec(brain)), frozenset(channels_last))
+
+
+def _first_record(agent_infos: bytes) -> bytes:
+    """Gives a list of the first agent alone, where it is an ordinary list: it may be a long one."""
+    try:
+        return agent_infos[: record_starts(agent_infos)[:2][-1]]
+    except IrregularError:
+        return agent_infos
 
 
 def _layout(
@@ -121,11 +134,13 @@ def _layout(
         or (is_png and not is_image)
         or observation.observation_type not in types
     ):
-        words = ", ".join(PROPERTY_WORDS.get(bits, str(bits)) for bits in properties) or "none"
+        few = properties[: size_limits.LONGEST_SHOWN]
+        words = ", ".join(PROPERTY_WORDS.get(bits, str(bits)) for bits in few) or "none"
+        kind = "PNG" if is_png else "numbers"
         raise UnsupportedSpaceError(
-            f"{where}: an observation of shape {shape} with the dimension properties {words}, the "
-            f"type {observation.observation_type} and {'PNG' if is_png else 'numbers'} as data "
-            f"found. Supported are {SUPPORTED}. Give the agents such a sensor instead."
+            f"{where}: an observation of shape {size_limits.shown_numbers(shape)} with the "
+            f"dimension properties {words}, the type {observation.observation_type} and {kind} as "
+            f"data found. Supported are {SUPPORTED}. Give the agents such a sensor instead."
         )
     if layout is not Layout.SOME_IMAGE:
         return layout

@@ -24,7 +24,15 @@ from trainer.config.legacy import (
 )
 from trainer.config.model import Settings
 from trainer.config.parameters import ParameterReader
-from trainer.config.problems import KeyPath, Problem, dotted, one_of, show, unknown_word
+from trainer.config.problems import (
+    MOST_PROBLEMS,
+    KeyPath,
+    Problem,
+    dotted,
+    one_of,
+    show,
+    unknown_word,
+)
 from trainer.config.schema import holds, homes, read_by
 from trainer.config.settings import CheckpointSettings, RunSettings
 from trainer.config.values import Text, Texts
@@ -72,6 +80,8 @@ class Cleaner:
             given = self.behavior(given, path)
         kept: dict[str, Any] = {}
         for key, value in given.items():
+            if len(self.problems) >= MOST_PROBLEMS:
+                break
             where = (*path, key)
             later = LATER_KEYS.get(model, {}).get(key)
             if later is not None:

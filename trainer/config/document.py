@@ -25,10 +25,13 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 50
 MOST_VALUES = 100_000
+LONGEST_NUMBER = 400  # characters; no float is longer
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 STRING_TAG = "tag:yaml.org,2002:str"
 COLLECTION_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-BINARY_TAG = "tag:yaml.org,2002:binary"
+NO_SCALAR_TAGS = {  # the loader would take these for something empty, or for bytes
+    f"tag:yaml.org,2002:{kind}" for kind in ("binary", "map", "seq", "set", "omap", "pairs")
+}
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -227,7 +230,7 @@ class Builder:
 
     def scalar(self, node: yaml.ScalarNode) -> object:
         """Gives a number, text, yes/no or null."""
-        if node.tag == BINARY_TAG:
+        if node.tag in NO_SCALAR_TAGS:
             raise yaml.composer.ComposerError(
                 None, None, f"the tag {node.tag} is not known; expected none", node.start_mark
             )
@@ -235,9 +238,12 @@ class Builder:
         if not is_quoted and node.tag == STRING_TAG and EXPONENT.fullmatch(node.value):
             number = float(node.value)
             return number if math.isfinite(number) else node.value
+        if len(node.value) > LONGEST_NUMBER and node.tag != STRING_TAG:
+            return node.value  # 1:1:1:..., of which YAML 1.1 makes one number, takes minutes
         try:
             return self.loader.construct_object(node)
-        except (ValueError, OverflowError):  # the 45th of a month, or 5000 digits
+        # The 45th of a month; and tags that the file itself gives: !!bool maybe, !!int "".
+        except (ValueError, OverflowError, KeyError, IndexError, AttributeError):
             return node.value
 
     def mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, object]:
@@ -256,8 +262,34 @@ class Builder:
                     f"{lines[key.value]}; expected each key once. Remove one of them",
                 )
             lines[key.value] = line
+        self.require_few_merged(node)
         self.loader.flatten_mapping(node)  # `<<: *anchor`
         return {key.value: self.build(value, (*path, key.value)) for key, value in node.value}
+
+    def require_few_merged(self, node: yaml.Node) -> None:
+        """Raises ComposerError when `<<` would multiply keys beyond all measure."""
+        num_keys = self.num_keys(node, {})
+        if num_keys > MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"<< multiplies keys to more than {MOST_VALUES}", node.start_mark
+            )
+
+    def num_keys(self, node: yaml.Node, counted: dict[int, int]) -> int:
+        """Counts the keys of a node with all that it merges, each as often as it comes."""
+        if id(node) in counted:
+            return counted[id(node)]
+        counted[id(node)] = 0  # a node that merges itself; PyYAML merges nothing then
+        if isinstance(node, yaml.SequenceNode):
+            total = sum(self.num_keys(item, counted) for item in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            total = sum(
+                self.num_keys(value, counted) if key.tag == MERGE_TAG else 1
+                for key, value in node.value
+            )
+        else:
+            total = 1
+        counted[id(node)] = total
+        return total
 
     def problem(self, path: KeyPath, text: str) -> None:
         """Notes a problem."""

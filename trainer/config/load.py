@@ -13,7 +13,7 @@ from trainer.config.document import Document, read_document
 from trainer.config.errors import ConfigError
 from trainer.config.explain import settle
 from trainer.config.flags import ALL_NETWORKS, TOP_LEVEL, flag_of
-from trainer.config.problems import KeyPath, Problem, dotted
+from trainer.config.problems import MOST_PROBLEMS, KeyPath, Problem, dotted
 from trainer.config.settings import EDITOR_PORT, CheckpointSettings, RunSettings
 from trainer.config.upgrade.dialect import Upgrade, unsheltered, upgraded
 from trainer.config.upgrade.emit import emit
@@ -93,8 +93,8 @@ class Places:
         logger.warning("%s: %s %s.", self.of(Problem(path, ""))[2], dotted(path), text)
 
     def report(self, problems: list[Problem]) -> None:
-        """Raises one error for all problems, if there are any."""
-        placed = sorted({(*self.of(problem), problem.text) for problem in problems})
+        """Raises one error for all problems, or the first MOST_PROBLEMS, if there are any."""
+        placed = sorted({(*self.of(problem), problem.text) for problem in problems[:MOST_PROBLEMS]})
         if placed:
             raise ConfigError(*(f"{where}: {text}" for _, _, where, text in placed))
 

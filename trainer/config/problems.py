@@ -10,6 +10,7 @@ from functools import cache
 KeyPath = tuple[str | int, ...]
 
 LONGEST_SHOWN = 60
+MOST_PROBLEMS = 500  # of one file; nobody reads more, and to find the place of each takes time
 
 
 @dataclass(frozen=True)

@@ -123,3 +123,16 @@ def test_negative_length_is_bad_data() -> None:
 def test_unknown_aggregation_is_bad_data() -> None:
     with pytest.raises(BadDataError, match="aggregation 9, expected 0 \\(average\\)"):
         Inbox().read(stats("a", 1.0, 9))
+
+
+def test_statistic_that_is_no_number_is_left_out_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def stat(value: float) -> bytes:
+        payload = Writer().string("Speed").float32(value).int32(0).payload()
+        return side_channels.frame(side_channels.STATS, payload)
+
+    inbox = Inbox()
+    (kept,) = inbox.read(stat(float("nan")) + stat(1.5) + stat(float("inf")))
+    assert kept.value == 1.5
+    assert caplog.text.count("the statistic 'Speed', a finite number is expected") == 1
