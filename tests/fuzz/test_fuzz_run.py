@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bombs import BEHAVIOR, BOMBS, agent, first_message
-from fuzz_targets import CORPUS, LONGEST_WORDS
+from fuzz_targets import LONGEST_WORDS
 from trainer_process import Trainer, checkpoint, run_events, tiny_yaml
 
 from envs.bridge.http2 import PREFACE, frame
@@ -34,8 +34,6 @@ def inputs() -> dict[str, bytes]:
         for name, (target, make, outcome) in BOMBS.items()
         if target == "first" and (outcome == "BadDataError" or name in FINAL)
     }
-    for path in (CORPUS / "found" / "first").glob("*.bin"):
-        found[f"message-{path.stem}"] = path.read_bytes()[1:]
     for name in ("//[", "A?team=x", "../../x", "A?team=99999999999999999999", "a\nb"):
         key = f"message-name-{name.encode().hex()}"
         found[key] = first_message(agent(), behavior_id=name)[1:]
