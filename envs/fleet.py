@@ -205,6 +205,10 @@ class Fleet:
         target = self._simulators[simulator]
         self._answer(target, lambda target: target.encode_assignment(assignment))
 
+    def most_steps(self, simulator: int) -> int:
+        """How many env_steps a simulator that waits for an assignment may get."""
+        return max(1, self._simulators[simulator].session.most_steps)
+
     def can_act(self, simulator: int) -> bool:
         """Whether a simulator can be given a policy, to act for itself."""
         return self._simulators[simulator].session.can_act

@@ -56,10 +56,16 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}{PARTIAL}")
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Deletes what writers that were killed have left in `folder`."""
+def remove_partial_files(folder: Path, but: str | None = None) -> None:
+    """Deletes what writers that were killed have left in `folder`.
+
+    Args:
+        folder: of the files.
+        but: files whose names begin so may be growing right now, and stay.
+    """
     for leftover in folder.glob(f".*{PARTIAL}"):
-        os.unlink(leftover)
+        if but is None or not leftover.name.startswith(f".{but}"):
+            os.unlink(leftover)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from envs.spec import BehaviorSpec
 from trainer.actor import Actor
 from trainer.algos.base import Algorithm, Update
 from trainer.algos.registry import build_algorithm
+from trainer.checkpoint import DIVERGED
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.description import describe
@@ -314,7 +315,7 @@ class Behavior:
         before.restore(self.policy, self.algorithm)
         self.is_sound = True
         number = self.num_updates + 1
-        path, error = self.folder / f"diverged-{self.step}.pt", None
+        path, error = self.folder / f"{DIVERGED}{self.step}.pt", None
         try:
             dump_rollout(path, rollout, before, update, what)
         except OSError as failure:  # told with the rest: the weights are safe without the file

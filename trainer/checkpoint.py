@@ -43,8 +43,16 @@ from trainer.checkpoint_manifest import (
     parsed,
 )
 
-__all__ = ["MANIFEST", "NEWEST", "CheckpointError", "CheckpointStore", "SavedCheckpoint"]
+__all__ = [
+    "DIVERGED",
+    "MANIFEST",
+    "NEWEST",
+    "CheckpointError",
+    "CheckpointStore",
+    "SavedCheckpoint",
+]
 
+DIVERGED = "diverged-"  # begins the name of a rollout that broke the weights
 MARK = "ppo_train_checkpoint"  # key of our .pt files; its value is FORMAT
 BEST, BEST_ONNX = "best.pt", "best.onnx"
 
@@ -127,6 +135,8 @@ class CheckpointStore:
             except Exception as error:  # raised below, once the state is safe
                 export_error = error
         files = (file, *exported)
+        if score is None:  # what was learnt has not changed, and may have been rated already
+            score = next((old.score for old in before.checkpoints if old.step == step), None)
         saved = SavedCheckpoint(
             self.folder, step, time.time(), reward, is_final, files, score, is_milestone
         )
@@ -233,7 +243,8 @@ class CheckpointStore:
 
     def _without_leftovers(self, manifest: Manifest) -> Manifest:
         """Deletes what a save that was killed has left behind."""
-        remove_partial_files(self.folder)
+        # The loop may be writing the rollout that broke an update, while a thread saves.
+        remove_partial_files(self.folder, but=DIVERGED)
         names = {*manifest.deleting}
         if manifest.pending is not None:
             stem = manifest.pending.name.removesuffix("pt")

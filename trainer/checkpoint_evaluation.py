@@ -95,9 +95,8 @@ class CheckpointEvaluation:
         self._start_next()
         return played
 
-    def wait(self, must_stop: Callable[[], bool]) -> Played | None:
-        """Waits for the next result, up to `END_LIMIT_S`; None: nothing is played any more."""
-        deadline = time.monotonic() + END_LIMIT_S
+    def wait(self, deadline: float, must_stop: Callable[[], bool]) -> Played | None:
+        """Waits for the next result, up to a time.monotonic(); None: nothing is played any more."""
         while self._playing is not None and not must_stop() and time.monotonic() < deadline:
             played = self.take()
             if played is not None:

@@ -19,7 +19,7 @@ from trainer.config.errors import UserError
 FILE = "control.json"
 OWNER_ONLY = 0o600
 TOKEN_IS_RIGHT = "/token"
-WRITTEN = ("run_id", "pid", "port", "token", "host", "fingerprint")
+WRITTEN = ("run_id", "pid", "port", "token", "host", "fingerprint", "health_port")
 # A run answers between two turns of its loop; an update or a checkpoint may lie between.
 COMMAND_WAIT_S = 600.0
 KNOCK_WAIT_S = 5.0

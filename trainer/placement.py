@@ -2,7 +2,8 @@
 
 In the trainer every decision costs a round trip. A simulator that acts gets the policy after each
 update and an assignment of some env_steps, and sends them back all at once. It stays on-policy: no
-more is assigned than the rollout still lacks, and nothing more before the update.
+more is assigned than the rollout still lacks, and nothing more before the update, which waits for
+all that was assigned: one simulator that hangs holds up the others until `timeout_wait` is over.
 
 Letters: K agents of one simulator.
 """
@@ -75,6 +76,7 @@ class Placement:
         self._behaviors = behaviors
         self._players: dict[int, _Player] = {}
         self._trial: tuple[int, float] | None = None  # step and seconds of collecting at its start
+        self._heard: set[int] = set()  # simulators that have sent agents
         self._rate_in_trainer: float | None = None  # steps per second of collecting
 
     # ---- what simulators say ----------------------------------------------------------------
@@ -104,6 +106,7 @@ class Placement:
         Raises:
             CannotActError: the settings want it to, and it cannot.
         """
+        self._heard.add(arrival.simulator)
         if not self.at_simulator or not arrival.decisions:
             self.forget(arrival.simulator)
             return False
@@ -143,6 +146,16 @@ class Placement:
         """Takes note that a simulator is gone, or acts no more; what comes after has no policy."""
         self._players.pop(simulator, None)
 
+    def lose(self, simulator: int) -> None:
+        """Takes note that a simulator is lost, and may come back."""
+        self.forget(simulator)
+        self._heard.discard(simulator)
+        self.begin_trial_anew()
+
+    def begin_trial_anew(self) -> None:
+        """Measures anew in the place that is being tried: something has held up the simulators."""
+        self._trial = None
+
     # ---- what simulators are to do ----------------------------------------------------------
 
     def awaits(self, behavior: Behavior) -> bool:
@@ -159,6 +172,7 @@ class Placement:
             num_steps = self._num_steps(player, behavior, is_anybody_busy=player.name in busy)
             if not num_steps:
                 continue
+            num_steps = min(num_steps, self._fleet.most_steps(simulator))
             policies = {}
             if player.num_updates != behavior.num_updates:
                 graph = behavior.actor.graph
@@ -203,7 +217,7 @@ class Placement:
             step: of all behaviours together.
             collecting_s: spent so far on anything but learning and saving.
         """
-        if not self._is_open or not step:
+        if not self._is_open or not step or len(self._heard) < self._fleet.num_alive:
             return None
         if self._trial is None:
             self._trial = step, collecting_s

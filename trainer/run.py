@@ -268,6 +268,7 @@ class Run:
     def go_on(self) -> None:
         """Ends a pause."""
         self.is_paused = False
+        self.placement.begin_trial_anew()
         self._send()
         self.placement.assign()
 
@@ -356,7 +357,7 @@ class Run:
 
     def _forget(self, loss: SimulatorLoss) -> None:
         self._unsent.pop(loss.simulator, None)
-        self.placement.forget(loss.simulator)
+        self.placement.lose(loss.simulator)
         self._last_loss = str(loss.error)
         self.reporter.warning(self._last_loss)
         self.storage.tell(

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from trainer.atomic_file import atomic_copy
 from trainer.background_save import BackgroundWriter, copied
 from trainer.behavior import Behavior
 from trainer.checkpoint import NEWEST, CheckpointStore, SavedCheckpoint, State
-from trainer.checkpoint_evaluation import LOGS, CheckpointEvaluation, Played
+from trainer.checkpoint_evaluation import END_LIMIT_S, LOGS, CheckpointEvaluation, Played
 from trainer.checkpoint_schedule import CheckpointSchedule
 from trainer.config.changes import Change, behavior_changes, run_changes
 from trainer.config.errors import ConfigError
@@ -70,6 +71,7 @@ class RunStorage:
         self.events: EventLog | None = None  # from `restore` on
         self._evaluation = CheckpointEvaluation(settings, path)
         self._writer = BackgroundWriter()
+        self._untold: list[tuple[str, SavedCheckpoint, int]] = []  # of a moment that is not whole
         self._stores: dict[str, CheckpointStore] = {}
         self._starts: dict[str, Start] = {}  # read before any simulator starts
         self._resumed: set[str] = set()
@@ -204,7 +206,8 @@ class RunStorage:
 
     def finish_evaluation(self, must_stop: Callable[[], bool]) -> None:
         """Waits until the last checkpoint has been played, if checkpoints are; may take minutes."""
-        while (played := self._evaluation.wait(must_stop)) is not None:
+        deadline = time.monotonic() + END_LIMIT_S
+        while (played := self._evaluation.wait(deadline, must_stop)) is not None:
             self._rate(played)
 
     def _rate(self, played: Played) -> None:
@@ -325,6 +328,8 @@ class RunStorage:
             raise failures[0]
         if together and steps:  # else nobody has been met yet, and the moment before stays
             self._moment.write(steps)
+            while self._untold:
+                self._tell_checkpoint(*self._untold.pop(0))
             for name in steps:
                 self._store(name).prune(self._evaluation.held(name))
                 self._status.set_checkpoints(name, self._store(name).checkpoints)
@@ -341,9 +346,8 @@ class RunStorage:
         behavior.metrics.flush()
         is_milestone = self.schedule.is_milestone(behavior)
         self.schedule.saved(behavior)
-        reward, score = behavior.mean_recent_return, None
-        if not self._evaluation.is_on:
-            score = behavior.score(self._checkpoints.best_min_episodes)
+        min_episodes, reward = self._checkpoints.best_min_episodes, behavior.mean_recent_return
+        score = None if self._evaluation.is_on else behavior.score(min_episodes)
         held = self._evaluation.held(name)
         policy = copy.deepcopy(live) if in_background else live
         state = copied(state) if in_background else state
@@ -369,7 +373,9 @@ class RunStorage:
             self._writer.start(write, lambda saved: self._tell_checkpoint(name, saved, shown))
         else:
             saved = write()
-            self._tell_checkpoint(name, saved, shown)
+            self._untold.append((name, saved, shown))
+            if prune:  # else it counts only with the others
+                self._tell_checkpoint(*self._untold.pop())
             if is_final:
                 self._publish(name, saved)
         return step

@@ -65,14 +65,31 @@ def decode_assignment(order: columns_pb2.Assignment) -> Assignment:
     return Assignment(order.num_steps, policies, order.deterministic)
 
 
-def require_as_assigned(output: columns_pb2.Output, num_steps: int) -> None:
-    """Raises BadDataError unless a message brings `num_steps` acted env_steps; 0 = none is due."""
+def require_as_assigned(
+    output: columns_pb2.Output, num_steps: int, behavior_ids: frozenset[str]
+) -> None:
+    """Raises BadDataError unless a message brings what was assigned.
+
+    Args:
+        output: of the message.
+        num_steps: acted env_steps that are due; 0 = none.
+        behavior_ids: whose agents waited when they were assigned; there may be no others.
+    """
     has_acted = output.played or output.choices
     found = len(output.played) + 1 if has_acted else 0
     if found != num_steps:
         raise BadDataError(
             f"{found} env_steps with actions of its own found, {num_steps} expected. A simulator "
             "acts for itself when it has been assigned to, and then for all of these env_steps."
+        )
+    if not num_steps:
+        return
+    parts = [output.rl_output, *(played.rl_output for played in output.played)]
+    strange = {id for part in parts for id in part.agent_infos} - behavior_ids
+    if strange or output.HasField("rl_initialization_output"):
+        raise BadDataError(
+            f"news of behaviours other than {sorted(behavior_ids)} found in a message of assigned "
+            "env_steps, none are expected there. A simulator that acts holds one behaviour."
         )
 
 
@@ -91,7 +108,7 @@ def decode_choices(
     """Reads what a simulator chose for the N = `num_rows` agents that waited, at the trainer.
 
     Raises:
-        BadDataError: of another size than the behaviour's actions, not finite, or no branch's.
+        BadDataError: of another size than the behaviour's actions.
     """
     sizes = spec.continuous_size, spec.discrete_size, spec.continuous_size + spec.discrete_size
     columns = found.continuous, found.discrete, found.log_probs
@@ -105,14 +122,19 @@ def decode_choices(
     continuous = np.frombuffer(found.continuous, "<f4").reshape(num_rows, sizes[0])
     discrete = np.frombuffer(found.discrete, "<i4").reshape(num_rows, sizes[1])
     log_probs = np.frombuffer(found.log_probs, "<f4").reshape(num_rows, sizes[2])
-    if not (np.isfinite(continuous).all() and np.isfinite(log_probs).all()):
+    return Choices(continuous, discrete.astype(np.int64), log_probs)
+
+
+def require_sound_choices(behavior_id: str, choices: Choices, spec: ActionSpec) -> None:
+    """Raises BadDataError for choices that are not finite, or outside their branch."""
+    if not (np.isfinite(choices.continuous).all() and np.isfinite(choices.log_probs).all()):
         raise BadDataError(
             f"behaviour {behavior_id!r}: a simulator that acts chose an action, or its "
             "log-probability, that is NaN or infinite; finite numbers are expected."
         )
-    if (discrete < 0).any() or (discrete >= np.array(spec.discrete_branches, np.int32)).any():
+    branches = np.array(spec.discrete_branches, np.int64)
+    if (choices.discrete < 0).any() or (choices.discrete >= branches).any():
         raise BadDataError(
             f"behaviour {behavior_id!r}: a simulator that acts chose a branch index outside "
             f"its branches of sizes {list(spec.discrete_branches)}."
         )
-    return Choices(continuous, discrete.astype(np.int64), log_probs)

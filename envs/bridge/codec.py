@@ -87,10 +87,16 @@ class AgentDecoder:
         ]
         self.has_images = bool(self._image_sensors)
         self._num_branches = sum_of_branches(spec)
-        self._most_rows = size_limits.most_rows(spec.observation_specs, self._num_branches)
+        self.most_rows = size_limits.most_rows(spec.observation_specs, self._num_branches)
+        self.num_lists = 1  # that a message may hold, and that share these rows
         self._planner = Planner(self._num_branches, self._require_shapes)
         self._last_integers: dict[int, tuple[bytes, Int32]] = {}
         self._no_integers = np.zeros(0, np.int32)
+
+    def _require_fewer(self, num_rows: int) -> None:
+        most = self.most_rows // self.num_lists
+        if num_rows > most:
+            raise size_limits.too_many_rows(self._behavior_id, num_rows, most)
 
     def decode(self, data: bytes) -> AgentTable | None:
         """Gives the agents of a list, None when it has none.
@@ -110,8 +116,7 @@ class AgentDecoder:
         if self._channels_last:
             obs = tuple(self._channels_first(index, column) for index, column in enumerate(obs))
         num_rows = plan.num_rows
-        if num_rows > self._most_rows:
-            raise size_limits.too_many_rows(self._behavior_id, num_rows, self._most_rows)
+        self._require_fewer(num_rows)
         table = AgentTable(
             obs,
             _given_or_zeros(columns.reward, num_rows),
@@ -159,8 +164,7 @@ class AgentDecoder:
         agents = self._parsed(data)
         if not agents:
             return None
-        if len(agents) > self._most_rows:
-            raise size_limits.too_many_rows(self._behavior_id, len(agents), self._most_rows)
+        self._require_fewer(len(agents))
         for agent in agents:
             found = [
                 (tuple(o.shape), o.HasField("compressed_data"), 4 * len(o.float_data.data))
@@ -286,6 +290,16 @@ class AgentDecoder:
                     "Look for a division by zero or a physics blow-up in the simulator."
                 )
         raise ValueError(f"every number of row {row} is finite")
+
+
+def decode_lists(data: bytes, decoders: Mapping[str, AgentDecoder]) -> dict[str, AgentTable | None]:
+    """Decodes those agent lists of a message that have a decoder here."""
+    agent_infos = parse_message(data).unity_output.rl_output.agent_infos
+    return {
+        behavior_id: decoder.decode(agent_infos[behavior_id])
+        for behavior_id, decoder in decoders.items()
+        if behavior_id in agent_infos
+    }
 
 
 def _marked(table: AgentTable) -> AgentTable:

@@ -100,6 +100,7 @@ class Session:
         self.phase = Phase.GREETING
         self.can_act = False  # whether it takes assignments, which its greeting says
         self._num_assigned = 0  # env_steps that its next message holds; 0 = it does not act
+        self._acting: frozenset[str] = frozenset()  # behaviours whose agents waited for it
         self._simulator = simulator
         self._lanes = lanes
         self._inbox = Inbox()
@@ -175,7 +176,7 @@ class Session:
             for behavior_id, behavior in self._behaviors.copy().items()
             if behavior.decoder.has_images
         }
-        return images.pool().submit(_decode, data, decoders)
+        return images.pool().submit(codec.decode_lists, data, decoders)
 
     def step(
         self, message: columns_pb2.Message, ahead: Future[Tables] | None = None
@@ -191,11 +192,13 @@ class Session:
             UnsupportedSpaceError: a new behaviour has a sensor of an unknown kind.
         """
         output = message.unity_output
-        assignments.require_as_assigned(output, self._num_assigned)
+        assignments.require_as_assigned(output, self._num_assigned, self._acting)
         self._meet_brains(output)
         earlier = tuple(self._hear(played.rl_output, played.choices) for played in output.played)
         last = self._hear(output.rl_output, output.choices if self._num_assigned else None, ahead)
         self._num_assigned = 0
+        for behavior in self._behaviors.values():
+            behavior.decoder.num_lists = 1
         return replace(last, earlier=earlier) if earlier else last
 
     def _hear(
@@ -335,10 +338,10 @@ class Session:
             if not num_waiting:
                 continue
             decoder, given = behavior.decoder, chosen.get(behavior_id, columns_pb2.Choices())
-            choices = assignments.decode_choices(
-                behavior_id, given, decoder.action_spec, num_waiting
-            )
-            found[behavior_id] = behavior.ignored.pick(choices)
+            spec = decoder.action_spec
+            choices = assignments.decode_choices(behavior_id, given, spec, num_waiting)
+            found[behavior_id] = heard = behavior.ignored.pick(choices)
+            assignments.require_sound_choices(behavior_id, heard, spec)
         return found
 
     def _remember_brains(self, output: UnityRLInitializationOutputProto) -> None:
@@ -468,23 +471,29 @@ class Session:
     def assign(self, assignment: Assignment, side_channel: bytes) -> bytes:
         """Gives the reply that lets the simulator act for itself; only if it `can_act`."""
         self._num_assigned = assignment.num_steps
+        self._acting = frozenset(id for id, one in self._behaviors.items() if one.num_waiting)
+        for behavior in self._behaviors.values():
+            behavior.decoder.num_lists = assignment.num_steps
         return assignments.encode_assignment(assignment, side_channel)
+
+    @property
+    def most_steps(self) -> int:
+        """How many env_steps may come in one message without going beyond a limit of size."""
+        return min(
+            (
+                behavior.decoder.most_rows // (2 * behavior.num_waiting)  # all may end in each
+                for behavior in self._behaviors.values()
+                if behavior.num_waiting
+            ),
+            default=1,
+        )
 
     def reset(self, side_channel: bytes) -> bytes:
         """Gives the reply that makes the simulator begin all episodes anew."""
         self.phase = Phase.STEPPING
         self._num_assigned = 0
         for behavior in self._behaviors.values():
+            behavior.decoder.num_lists = 1
             behavior.num_waiting = 0
             behavior.ignored.forget()
         return codec.encode_answer({}, side_channel, is_reset=True)
-
-
-def _decode(data: bytes, decoders: Mapping[str, AgentDecoder]) -> Tables:
-    """Decodes those agent lists of a message that have a decoder here."""
-    agent_infos = codec.parse_message(data).unity_output.rl_output.agent_infos
-    return {
-        behavior_id: decoder.decode(agent_infos[behavior_id])
-        for behavior_id, decoder in decoders.items()
-        if behavior_id in agent_infos
-    }

@@ -94,6 +94,8 @@ class TlsWire:
                 return b"".join(pieces)
             pieces.append(piece)
             left -= len(piece)
+        if rest := tls.pending():
+            pieces.append(tls.recv(rest))
         if not pieces:
             raise BlockingIOError
         return b"".join(pieces)

@@ -63,9 +63,16 @@ class OwnPolicy:
         """
         assert self._policy is not None, "`take` comes first"
         columns = [
-            column.transpose(0, 3, 1, 2) if is_image else column
+            column.transpose(0, 3, 1, 2) if is_image else _finite(column)
             for column, is_image in zip(obs, self._is_image, strict=True)
         ]
         mask = None if forbidden is None else forbidden == 0
         choices, _ = self._policy.act(columns, mask, deterministic)
         return choices
+
+
+def _finite(column: Observations) -> Observations:
+    """Gives 0 for NaN and infinity: whom the trainer does not hear any more still acts somehow."""
+    if np.isfinite(column).all():
+        return column
+    return np.where(np.isfinite(column), column, np.float32(0))

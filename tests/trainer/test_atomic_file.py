@@ -76,3 +76,10 @@ def test_remove_partial_files_leaves_everything_else(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_partial_files(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == {".hidden", "a.partial", "a.pt"}
+
+
+def test_remove_partial_files_leaves_what_may_be_growing(tmp_path: Path) -> None:
+    for name in (".a.pt.partial", ".b-1.pt.partial"):
+        (tmp_path / name).touch()
+    remove_partial_files(tmp_path, but="b-")
+    assert [entry.name for entry in tmp_path.iterdir()] == [".b-1.pt.partial"]

@@ -461,3 +461,11 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_saved(
     CheckpointStore(folder, 2).save({"step": 0}, 10**6, None)
     assert len([name for name in names(folder) if name.endswith(".onnx")]) == 1
     assert len([name for name in names(folder) if name.endswith(".pt")]) == 3
+
+
+def test_score_stays_when_the_same_step_is_saved_again(folder: Path) -> None:
+    store = CheckpointStore(folder, keep=5)
+    store.save(state_of(100), 100, None, export, score=9.0)
+    store.save(state_of(100), 100, None, export, is_final=True)
+    (saved,) = store.checkpoints
+    assert (saved.score, saved.is_final) == (9.0, True)

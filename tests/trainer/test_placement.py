@@ -36,6 +36,15 @@ class RecordingFleet(Fleet):
     def __init__(self) -> None:
         self.assigned: list[tuple[int, Assignment]] = []
         self.acting = {0, 1, 2}
+        self.num_started = 0
+        self.most = 10**6  # env_steps that the limits of size allow
+
+    @property
+    def num_alive(self) -> int:
+        return self.num_started
+
+    def most_steps(self, simulator: int) -> int:
+        return self.most
 
     def assign(self, simulator: int, assignment: Assignment) -> None:
         self.assigned.append((simulator, assignment))
@@ -326,6 +335,36 @@ def test_trials_last_for_both_steps_and_seconds(scene: Any) -> None:
         assert not placement.at_simulator
     placement.observe(4 + TRIAL_STEPS, 30 + TRIAL_S)
     assert placement.at_simulator
+
+
+def test_trial_begins_once_every_simulator_plays_and_anew_after_a_loss_or_a_pause(
+    scene: Any,
+) -> None:
+    one = scene("auto")
+    placement, one.fleet.num_started = one.placement, 2
+    one.says(0)
+    observed(placement, *IN_TRAINER)
+    assert not placement.at_simulator, "simulator 1 is still starting"
+    one.says(1)
+    placement.observe(1, 5.0)
+    placement.begin_trial_anew()  # what a pause does
+    observed(placement, (2, 100.0), (900, 100.5))
+    placement.lose(1)
+    observed(placement, (901, 200.0), (2001, 201.5))
+    assert not placement.at_simulator, "simulator 1 is not back"
+    one.says(1)
+    observed(placement, (2001, 201.5), (3001, 202.5))
+    assert placement.at_simulator
+
+
+def test_limits_of_size_shorten_assignments(scene: Any) -> None:
+    one = scene("simulator", num_agents=1, buffer_size=64)
+    one.fleet.most = 3
+    for _ in range(8):
+        one.says(0)
+        one.placement.assign()
+    steps = [assignment.num_steps for _, assignment in one.fleet.assigned]
+    assert max(steps) == 3
 
 
 def test_where_it_was_said_nothing_is_tried(scene: Any) -> None:

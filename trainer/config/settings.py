@@ -139,8 +139,9 @@ class EnvironmentSettings(Settings):
     by name, or `<module>:<class>`."""
     act_at: ActAt = "auto"
     """(ours) Where actions are chosen: in the trainer, or at simulators that can run the policy
-    themselves, which saves a round trip per step (`gym:` on the CPU, without memory). auto tries
-    both for a second each and takes the faster one. Runs that are reproducible, or do not learn
+    themselves, which saves a round trip per step (`gym:` on the CPU, without memory); updates then
+    wait for all of them, also for one that hangs. auto tries both for a second each and takes the
+    faster one. Runs that are reproducible, or do not learn
     (inference), act in the trainer."""
 
     @model_validator(mode="after")

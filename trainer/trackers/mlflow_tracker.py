@@ -94,7 +94,8 @@ class MlflowRun:
         self._client = client
         self._newest = newest
         self.id = id
-        self.newest_step: int | None = max(newest.values(), default=None)
+        # Of the curve that is least far: `log` leaves out what the others have.
+        self.newest_step: int | None = min(newest.values(), default=None)
 
     def log(self, point: Point) -> None:
         """Sends the curves that do not have this point yet."""

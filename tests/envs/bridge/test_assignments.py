@@ -12,12 +12,14 @@ from scripted_client import BEHAVIOR, agent, answer, bare, brain, greeting, step
 from test_session import fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions, Choices
+from envs.bridge import size_limits
 from envs.bridge.assignments import (
     Assignment,
     decode_assignment,
     decode_choices,
     encode_assignment,
     encode_choices,
+    require_sound_choices,
 )
 from envs.bridge.client import PlayedStep, played_message
 from envs.bridge.client_channels import write_stats
@@ -103,7 +105,8 @@ def changed(**columns: Any) -> columns_pb2.Choices:
 )
 def test_bad_choices_are_refused(found: columns_pb2.Choices, words: str) -> None:
     with pytest.raises(BadDataError, match=f"behaviour 'Walker.team=0': .*{words}"):
-        decode_choices(BEHAVIOR, found, SPEC, 2)
+        choices = decode_choices(BEHAVIOR, found, SPEC, 2)
+        require_sound_choices(BEHAVIOR, choices, SPEC)
 
 
 # A session.
@@ -269,6 +272,15 @@ def central(message: columns_pb2.Message) -> None:
     message.unity_output.choices.clear()
 
 
+def with_news(message: columns_pb2.Message) -> None:
+    message.unity_output.rl_initialization_output.brain_parameters.add(brain_name="Late?team=0")
+
+
+def with_an_intruder(message: columns_pb2.Message) -> None:
+    first = message.unity_output.played[0].rl_output
+    first.agent_infos["Intruder?team=0"] = first.agent_infos[BEHAVIOR]
+
+
 def for_other_agents(message: columns_pb2.Message) -> None:
     message.unity_output.played[0].choices[BEHAVIOR].CopyFrom(
         encode_choices(choices_for([1, 2], 1))
@@ -282,6 +294,8 @@ def for_other_agents(message: columns_pb2.Message) -> None:
         (without_last_choices, r"choices of \[0, 0, 0\] numbers .* expected for 3 agents"),
         (without_one_step, "2 env_steps with actions of its own found, 3 expected"),
         (central, "0 env_steps with actions of its own found, 3 expected"),
+        (with_news, "news of behaviours other than"),
+        (with_an_intruder, "news of behaviours other than"),
         (for_other_agents, r"choices of \[4, 2, 6\] numbers"),
     ],
 )
@@ -294,6 +308,19 @@ def test_what_was_not_assigned_so_is_bad_data(
     session.assign(Assignment(3, {}), b"")
     with pytest.raises(BadDataError, match=words):
         session.step(message)
+
+
+def test_env_steps_of_one_message_share_its_limit_of_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size_limits, "LARGEST_MASKS", 3 * 17)  # 17 agents with a branch of 3
+    session, _ = begun()
+    assert session.most_steps == 17 // (2 * 3)  # all three may end in each
+    session.assign(Assignment(3, {}), b"")
+    session.step(acted(story()[1:4], 1))
+    monkeypatch.setattr(size_limits, "LARGEST_MASKS", 3 * 8)
+    session, _ = begun()
+    session.assign(Assignment(3, {}), b"")
+    with pytest.raises(BadDataError, match="at most 2 expected"):
+        session.step(acted(story()[1:4], 1))
 
 
 @pytest.mark.parametrize("num_steps", [1, 2])

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty
@@ -24,6 +25,7 @@ from envs.bridge.http2 import PREFACE, Flag, Frame, frame, settings_frame
 from envs.bridge.http2_client import CallError, UnaryConnection, UnauthenticatedError
 from envs.bridge.protocol import EXCHANGE
 from envs.bridge.server import MOST_DIALLERS, Call, ConnectionLost, SimulatorServer
+from envs.bridge.tls_wire import TlsWire
 from envs.tls import DoorError, Trust
 
 T = TypeVar("T")
@@ -339,3 +341,25 @@ def test_call_of_a_forgotten_simulator_needs_a_new_introduction(port: GuardedPor
     refused = port.refusal(client.send(bare().SerializeToString(), RIGHT))
     assert "given this simulator up" in str(refused)
     client.close()
+
+
+def test_rest_of_a_tls_record_is_not_left_where_no_selector_sees_it(port: GuardedPort) -> None:
+    """What a call of recv leaves inside the TLS library would be read with the next message."""
+    ours, theirs = socket.socketpair()
+    wire = TlsWire(ours, port.door.tls)
+    trust = Trust(ca_file=str(port.certificate))
+
+    def dial_and_send() -> None:
+        client = trust.wrap(theirs, "127.0.0.1", "h2")
+        client.sendall(b"x" * 100)
+
+    thread = threading.Thread(target=dial_and_send)
+    thread.start()
+    received, limit = b"", time.monotonic() + PATIENCE_S
+    while not received:
+        assert time.monotonic() < limit
+        with suppress(BlockingIOError):
+            received = wire.recv(60)  # fewer than the record holds
+        time.sleep(0.01)
+    thread.join()
+    assert received == b"x" * 100

@@ -294,7 +294,6 @@ def test_bad_numbers_in_the_middle_of_an_assignment_cost_one_episode(
     settings(
         tmp_path,
         env_kwargs={"how": "nan", "marker": str(tmp_path / "marker"), "length": 20},
-        env={"num_areas": 1},  # so that nobody else waits in this simulator
     )
     code, said, errors = in_process("settings.yaml", "--run-id", "run", cwd=tmp_path)
     assert code == 0, said + errors

@@ -65,6 +65,7 @@ def test_half_a_point_is_completed_and_nothing_comes_twice(tmp_path: Path) -> No
     run = tracker_of(tmp_path).go_on(begun.id, "Crab", 1000)
     assert run is not None
     assert client_of(tmp_path).get_run(run.id).info.status == "RUNNING"
+    assert run.newest_step == 1000, "who sends only what is newer would leave the gap"
     run.log(Point("Crab", 2000, 2.0, {REWARD: 2.0, LOSS: 2.0}))
     assert [step for step, _, _ in curve(tmp_path, run.id, REWARD)] == [1000, 2000]
     assert [step for step, _, _ in curve(tmp_path, run.id, LOSS)] == [1000, 2000]
