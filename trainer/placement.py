@@ -87,7 +87,7 @@ class Placement:
             player = self._players[message.simulator]
             self._behaviors[player.name].log.record_choices(player.lanes, choices)
 
-    def take(self, message: SimulatorMessage) -> None:
+    def open_rows(self, message: SimulatorMessage) -> None:
         """Opens the rows of decisions that the simulator makes, or has made, by itself."""
         player = self._players[message.simulator]
         decisions = message.decisions.get(player.behavior_id)
@@ -97,7 +97,7 @@ class Placement:
         self._behaviors[player.name].open(decisions)
         player.lanes = decisions.lane
 
-    def takes(self, arrival: SimulatorMessage) -> bool:
+    def lets_act(self, arrival: SimulatorMessage) -> bool:
         """Takes a message that waits for an answer, if its simulator is to act for itself.
 
         Returns:
@@ -128,7 +128,7 @@ class Placement:
             at_once = int(REPORT_S * player.num_steps / taken_s)
             player.most_steps = max(1, min(at_once, 2 * player.num_steps))
         player.num_steps = 0
-        self.take(arrival)
+        self.open_rows(arrival)
         return True
 
     def _why_not(self, arrival: SimulatorMessage) -> str | None:
@@ -176,7 +176,7 @@ class Placement:
             policies = {}
             if player.num_updates != behavior.num_updates:
                 graph = behavior.actor.graph
-                assert graph is not None, "`takes` has asked"
+                assert graph is not None, "`lets_act` has asked"
                 policies[player.behavior_id] = graph
             player.num_updates = behavior.num_updates
             player.num_steps, player.assigned_at_s = num_steps, time.perf_counter()

@@ -227,9 +227,9 @@ class Run:
                 continue
             for message in arrival.earlier:
                 self._hear(message)
-                self.placement.take(message)
+                self.placement.open_rows(message)
             self._hear(arrival)
-            if self.placement.takes(arrival):
+            if self.placement.lets_act(arrival):
                 continue
             answers[arrival.simulator] = {}
             for behavior_id, decisions in arrival.decisions.items():

@@ -102,14 +102,14 @@ class Scene:
         """A simulator's agents wait; whether it is to act for itself."""
         message = self.message(simulator, has_acted=has_acted)
         self.placement.hear(message)
-        return self.placement.takes(message)
+        return self.placement.lets_act(message)
 
     def plays(self, simulator: int, num_steps: int) -> None:
         """A simulator tells of the env_steps that it was assigned."""
         for _ in range(num_steps - 1):
             message = self.message(simulator, has_acted=True)
             self.placement.hear(message)
-            self.placement.take(message)
+            self.placement.open_rows(message)
         assert self.says(simulator, has_acted=True)
 
     def assigned(self) -> list[tuple[int, int, bool]]:
@@ -404,7 +404,7 @@ def test_simulator_whose_agents_are_all_ignored_is_answered_by_the_trainer(scene
     one = scene()
     one.says(0)
     assert len(one.assigned()) == 1
-    assert not one.placement.takes(SimulatorMessage(0, {}, {}, {}, ()))
+    assert not one.placement.lets_act(SimulatorMessage(0, {}, {}, {}, ()))
     assert one.assigned() == []
     one.behavior.abandon(np.arange(4))
     assert one.says(0)
