@@ -135,10 +135,21 @@ class CheckpointStore:
             except Exception as error:  # raised below, once the state is safe
                 export_error = error
         files = (file, *exported)
+        num_evaluated = 0
         if score is None:  # what was learnt has not changed, and may have been rated already
-            score = next((old.score for old in before.checkpoints if old.step == step), None)
+            for old in before.checkpoints:
+                if old.step == step:
+                    score, num_evaluated = old.score, old.evaluation_episodes
         saved = SavedCheckpoint(
-            self.folder, step, time.time(), reward, is_final, files, score, is_milestone
+            self.folder,
+            step,
+            time.time(),
+            reward,
+            is_final,
+            files,
+            score,
+            is_milestone,
+            num_evaluated,
         )
         others = tuple(other for other in before.checkpoints if other.step != saved.step)
         after = Manifest((*others, saved))
@@ -154,14 +165,22 @@ class CheckpointStore:
         if after != before:
             self._replace(before, after)
 
-    def rate(self, step: int, score: float, held: Set[int] = frozenset()) -> bool:
+    def rate(
+        self, step: int, score: float, num_episodes: int, held: Set[int] = frozenset()
+    ) -> bool:
         """Gives a checkpoint its score, then deletes those beyond `keep`; says if it is the best.
 
-        False as well when it is no more.
+        Args:
+            step: of the checkpoint; when it is no more, False comes back.
+            score: mean return of `num_episodes` episodes of its own.
+            num_episodes: compared with scores of as many only.
+            held: steps that stay too.
         """
         before = self._without_leftovers(self._read_manifest())
         rated = [
-            replace(saved, score=score) if saved.step == step else saved
+            replace(saved, score=score, evaluation_episodes=num_episodes)
+            if saved.step == step
+            else saved
             for saved in before.checkpoints
         ]
         after = Manifest(tuple(rated)).retained(self.keep, held)

@@ -41,6 +41,7 @@ class SavedCheckpoint:
     files: tuple[CheckpointFile, ...]  # the .pt first
     score: float | None = None  # by which the best is chosen; None: too few episodes to say
     is_milestone: bool = False
+    evaluation_episodes: int = 0  # whose mean return the score is; 0: those of training, see there
 
     @property
     def path(self) -> Path:
@@ -68,8 +69,12 @@ class Manifest:
 
     @property
     def best(self) -> SavedCheckpoint | None:
-        """The checkpoint with the highest score, of equals the later; it always stays."""
+        """The checkpoint with the highest score, of equals the later; it always stays.
+
+        Only scores of the newest kind are compared: a run may be resumed with another one.
+        """
         scored = [saved for saved in self.checkpoints if saved.score is not None]
+        scored = [s for s in scored if s.evaluation_episodes == scored[-1].evaluation_episodes]
         return max(reversed(scored), key=lambda saved: saved.score or 0.0, default=None)
 
     def retained(self, keep: int, held: Set[int] = frozenset()) -> Manifest:
@@ -102,6 +107,7 @@ class Manifest:
                     "is_final": saved.is_final,
                     "score": saved.score,
                     "is_milestone": saved.is_milestone,
+                    "evaluation_episodes": saved.evaluation_episodes,
                     "files": [asdict(file) for file in saved.files],
                 }
                 for saved in self.checkpoints
@@ -133,6 +139,7 @@ def parsed(path: Path) -> Manifest:
                 tuple(CheckpointFile(**file) for file in entry["files"]),
                 entry.get("score"),  # a manifest of an earlier version has none
                 entry.get("is_milestone", False),
+                entry.get("evaluation_episodes", 0),
             )
             for entry in document["checkpoints"]
         )

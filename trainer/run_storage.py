@@ -219,11 +219,12 @@ class RunStorage:
                 f"{played.problem} Logs: {self.folder.logs / LOGS}."
             )
             return
-        is_best = self._store(name).rate(step, earned, self._evaluation.held(name))
+        held, num_episodes = self._evaluation.held(name), self._checkpoints.evaluation_episodes or 0
+        is_best = self._store(name).rate(step, earned, num_episodes, held)
         self.tell("evaluation", step, behavior=name, mean_return=earned, is_best=is_best)
         self._reporter.info(
-            f"{name}-{step} earned {earned:.3f} in {self._checkpoints.evaluation_episodes} "
-            f"episodes by itself{', the most so far' if is_best else ''}."
+            f"{name}-{step} earned {earned:.3f} in {num_episodes} episodes of its own"
+            f"{', the most so far' if is_best else ''}."
         )
 
     def tell_divergence(self, behavior: str, found: Divergence) -> None:

@@ -469,3 +469,14 @@ def test_score_stays_when_the_same_step_is_saved_again(folder: Path) -> None:
     store.save(state_of(100), 100, None, export, is_final=True)
     (saved,) = store.checkpoints
     assert (saved.score, saved.is_final) == (9.0, True)
+
+
+def test_best_is_chosen_among_scores_of_the_newest_kind(folder: Path) -> None:
+    store = CheckpointStore(folder, keep=5)
+    store.save(state_of(100), 100, None, export, score=50.0)  # of training episodes
+    store.save(state_of(200), 200, None, export)
+    assert store.rate(200, 3.0, num_episodes=20), "the first of its kind"
+    store.save(state_of(300), 300, None, export)
+    assert not store.rate(300, 2.0, num_episodes=20)
+    assert store.best is not None
+    assert store.best.step == 200

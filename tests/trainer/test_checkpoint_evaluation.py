@@ -58,7 +58,7 @@ def test_best_checkpoint_is_the_one_that_earned_most_by_itself(tmp_path: Path) -
     assert checkpoint(run, "1D", best)["step"] == load_file(run / "1D" / "best.pt")["step"] == best
     # The likeliest action of what has been learnt is the best one: a known answer.
     assert played[best] == pytest.approx(BEST_RETURN)
-    assert f"1D-{best} earned 1.020 in 5 episodes by itself, the most so far." in output
+    assert f"1D-{best} earned 1.020 in 5 episodes of its own, the most so far." in output
     assert next(e["is_best"] for e in events if e["event"] == "evaluation")
 
 
@@ -95,14 +95,14 @@ def test_rated_and_held_checkpoints_stay(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         store.save({"w": torch.zeros(1)}, step, None, held={1, 2})
     assert [saved.step for saved in store.checkpoints] == [1, 2, 3]
-    assert store.rate(2, 0.5, held={1})
+    assert store.rate(2, 0.5, 20, held={1})
     assert [saved.step for saved in store.checkpoints] == [1, 2, 3]
-    assert not store.rate(1, 0.25)
+    assert not store.rate(1, 0.25, 20)
     assert [saved.step for saved in store.checkpoints] == [2, 3]
     assert load_file(tmp_path / "Crab" / "best.pt") is not None
     assert store.best is not None
     assert store.best.score == 0.5
-    assert not store.rate(1, 9.0)  # it is no more
+    assert not store.rate(1, 9.0, 20)  # it is no more
     assert not (tmp_path / "Crab" / "Crab-1.pt").exists()
 
 
