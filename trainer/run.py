@@ -216,8 +216,8 @@ class Run:
     def _answer(self, arrivals: Sequence[SimulatorMessage | SimulatorLoss]) -> None:
         """Answers every simulator in `arrivals`, with one forward pass per behaviour.
 
-        Endings come first for all simulators: a lane that ends in one message may already be
-        another agent's in the next.
+        Endings come before decisions that are asked here: a lane that ends in one message may
+        already be another agent's in the next.
         """
         waiting: dict[str, list[tuple[int, str, Decisions]]] = {}
         answers: dict[int, dict[str, Actions]] = {}

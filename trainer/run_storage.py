@@ -341,8 +341,7 @@ class RunStorage:
         name, store, live = behavior.name, self._store(behavior.name), behavior.policy
         state = behavior.state_dict()
         step, weights = state["step"], state["policy"]
-        assert isinstance(step, int)
-        assert isinstance(weights, dict)
+        assert isinstance(step, int) and isinstance(weights, dict)
         require_finite(name, step, weights, store)
         behavior.metrics.flush()
         is_milestone = self.schedule.is_milestone(behavior)
@@ -374,8 +373,8 @@ class RunStorage:
             self._writer.start(write, lambda saved: self._tell_checkpoint(name, saved, shown))
         else:
             saved = write()
-            self._untold.append((name, saved, shown))
-            if prune:  # else it counts only with the others
+            self._untold.append((name, saved, shown))  # counts with the others, unless:
+            if prune:
                 self._tell_checkpoint(*self._untold.pop())
             if is_final:
                 self._publish(name, saved)

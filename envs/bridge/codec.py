@@ -292,14 +292,25 @@ class AgentDecoder:
         raise ValueError(f"every number of row {row} is finite")
 
 
-def decode_lists(data: bytes, decoders: Mapping[str, AgentDecoder]) -> dict[str, AgentTable | None]:
-    """Decodes those agent lists of a message that have a decoder here."""
-    agent_infos = parse_message(data).unity_output.rl_output.agent_infos
-    return {
-        behavior_id: decoder.decode(agent_infos[behavior_id])
-        for behavior_id, decoder in decoders.items()
-        if behavior_id in agent_infos
-    }
+def decode_lists(
+    data: bytes, decoders: Mapping[str, AgentDecoder], num_steps: int
+) -> list[dict[str, AgentTable | None]]:
+    """Decodes those agent lists of a message that have a decoder here, env_step by env_step.
+
+    A message of another number of env_steps is refused anyway, and gives [].
+    """
+    output = parse_message(data).unity_output
+    steps = [*(played.rl_output for played in output.played), output.rl_output]
+    if len(steps) != num_steps:
+        return []
+    return [
+        {
+            behavior_id: decoder.decode(step.agent_infos[behavior_id])
+            for behavior_id, decoder in decoders.items()
+            if behavior_id in step.agent_infos
+        }
+        for step in steps
+    ]
 
 
 def _marked(table: AgentTable) -> AgentTable:

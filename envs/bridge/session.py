@@ -160,7 +160,7 @@ class Session:
         self.phase = Phase.OPENING
         return greeting(seed, num_areas)
 
-    def decode_ahead(self, data: bytes) -> Future[Tables] | None:
+    def decode_ahead(self, data: bytes) -> Future[list[Tables]] | None:
         """Begins to decode a call's agents that see images, in another thread.
 
         To be called as soon as the call has arrived, by any thread, and never before the previous
@@ -176,10 +176,10 @@ class Session:
             for behavior_id, behavior in self._behaviors.copy().items()
             if behavior.decoder.has_images
         }
-        return images.pool().submit(codec.decode_lists, data, decoders)
+        return images.pool().submit(codec.decode_lists, data, decoders, max(1, self._num_assigned))
 
     def step(
-        self, message: columns_pb2.Message, ahead: Future[Tables] | None = None
+        self, message: columns_pb2.Message, ahead: Future[list[Tables]] | None = None
     ) -> SimulatorMessage:
         """Decodes the agents of a message and gives them lanes.
 
@@ -194,8 +194,13 @@ class Session:
         output = message.unity_output
         assignments.require_as_assigned(output, self._num_assigned, self._acting)
         self._meet_brains(output)
-        earlier = tuple(self._hear(played.rl_output, played.choices) for played in output.played)
-        last = self._hear(output.rl_output, output.choices if self._num_assigned else None, ahead)
+        tables = [{}] * (len(output.played) + 1) if ahead is None else ahead.result()
+        earlier = tuple(
+            self._hear(played.rl_output, played.choices, decoded)
+            for played, decoded in zip(output.played, tables[:-1], strict=True)
+        )
+        choices = output.choices if self._num_assigned else None
+        last = self._hear(output.rl_output, choices, tables[-1])
         self._num_assigned = 0
         for behavior in self._behaviors.values():
             behavior.decoder.num_lists = 1
@@ -205,9 +210,9 @@ class Session:
         self,
         output: columns_pb2.RLOutput,
         chosen: Mapping[str, columns_pb2.Choices] | None,
-        ahead: Future[Tables] | None = None,
+        decoded: Tables,
     ) -> SimulatorMessage:
-        """Decodes one env_step, and what the simulator itself chose before it, if it did."""
+        """Decodes what is not yet of one env_step, and what was chosen at the simulator before."""
         choices = {} if chosen is None else self._choices(chosen)
         decisions: dict[str, Decisions] = {}
         terminals: dict[str, Terminals] = {}
@@ -217,7 +222,7 @@ class Session:
         # must still hold the lanes of all agents that the trainer knows.
         parts = [
             _Part(behavior_id, behavior, *split(table))
-            for behavior_id, behavior, table in self._tables(output, new_behaviors, ahead)
+            for behavior_id, behavior, table in self._tables(output, new_behaviors, decoded)
         ]
         for part in parts:
             if part.going is not None:
@@ -286,11 +291,12 @@ class Session:
                 "(Max Step) would let them begin anew."
             )
 
-    def skip(self, message: columns_pb2.Message, ahead: Future[Tables] | None = None) -> None:
+    def skip(self, message: columns_pb2.Message, ahead: Future[list[Tables]] | None = None) -> None:
         """Drops the agents of a message, because a reset follows, but keeps all other news."""
         self._meet_brains(message.unity_output)
         output = message.unity_output.rl_output
-        for _ in self._tables(output, self._held_behaviors, ahead):
+        tables = [] if ahead is None else ahead.result()
+        for _ in self._tables(output, self._held_behaviors, tables[-1] if tables else {}):
             pass
         self._held_stats += self._inbox.read(output.side_channel)
 
@@ -298,11 +304,10 @@ class Session:
         self,
         output: columns_pb2.RLOutput,
         new_behaviors: dict[str, BehaviorSpec],
-        ahead: Future[Tables] | None,
+        decoded: Tables,
     ) -> list[tuple[str, _Behavior, AgentTable]]:
         """Decodes all agent lists that are not empty, and meets new behaviours."""
         agent_infos = output.agent_infos
-        decoded = {} if ahead is None else ahead.result()
         tables = []
         for behavior_id in sorted(agent_infos):  # protobuf's own order is random
             agents = agent_infos[behavior_id]
@@ -479,14 +484,9 @@ class Session:
     @property
     def most_steps(self) -> int:
         """How many env_steps may come in one message without going beyond a limit of size."""
-        return min(
-            (
-                behavior.decoder.most_rows // (2 * behavior.num_waiting)  # all may end in each
-                for behavior in self._behaviors.values()
-                if behavior.num_waiting
-            ),
-            default=1,
-        )
+        waiting = [one for one in self._behaviors.values() if one.num_waiting]
+        # All may end in each.
+        return min((one.decoder.most_rows // (2 * one.num_waiting) for one in waiting), default=1)
 
     def reset(self, side_channel: bytes) -> bytes:
         """Gives the reply that makes the simulator begin all episodes anew."""

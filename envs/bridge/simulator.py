@@ -81,7 +81,7 @@ class Event(NamedTuple):
 
     simulator: int
     what: Call | ConnectionLost | ProcessEnded
-    ahead: Future[Tables] | None = None  # images of a Call, decoded already
+    ahead: Future[list[Tables]] | None = None  # images of a Call, decoded already
 
 
 class State(Enum):
@@ -123,7 +123,7 @@ class Simulator:
         self._lanes = lanes
         self._loop = loop
         self._call: Call | None = None
-        self._ahead: Future[Tables] | None = None
+        self._ahead: Future[list[Tables]] | None = None
         self._news = b""  # side channel bytes that go with the next answer
         self._process: SimulatorProcess | None = None
         self.session = Session(number, lanes, plan.max_bad_episodes)
@@ -230,7 +230,7 @@ class Simulator:
         put = self._loop.put_from_another_thread
         ahead.add_done_callback(lambda decoded: put(Event(self.number, what, decoded)))
 
-    def take(self, call: Call, ahead: Future[Tables] | None = None) -> None:
+    def take(self, call: Call, ahead: Future[list[Tables]] | None = None) -> None:
         """Takes its next call; answers it at once unless it has news for the trainer.
 
         Args:

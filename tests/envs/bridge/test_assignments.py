@@ -12,7 +12,7 @@ from scripted_client import BEHAVIOR, agent, answer, bare, brain, greeting, step
 from test_session import fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions, Choices
-from envs.bridge import size_limits
+from envs.bridge import codec, size_limits
 from envs.bridge.assignments import (
     Assignment,
     decode_assignment,
@@ -393,3 +393,13 @@ def test_ordinary_readers_see_the_last_env_step_and_skip_the_rest() -> None:
     (agents,) = seen.rl_output.agentInfos.values()
     assert [info.id for info in agents.value] == [2, 1, 4, 5]
     assert seen.rl_output.side_channel == stat(3)
+
+
+def test_every_env_step_of_a_message_is_decoded_ahead_and_none_of_one_that_is_refused() -> None:
+    session, _ = begun()
+    data = acted(story()[1:4], 1).SerializeToString()
+    decoders = {BEHAVIOR: session._behaviors[BEHAVIOR].decoder}
+    found = [step[BEHAVIOR] for step in codec.decode_lists(data, decoders, 3)]
+    ids = [[] if table is None else table.agent_id.tolist() for table in found]
+    assert ids == [[agent.id for agent in agents] for agents in story()[1:4]]
+    assert codec.decode_lists(data, decoders, 1) == []
