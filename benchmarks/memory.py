@@ -3,8 +3,11 @@
     python -m benchmarks.memory [--minutes 30] [--only ppo-train | mlagents-learn]
 
 Without --only both are measured, mlagents-learn for `--peer-minutes`. The trainer is
-ended with SIGINT, as a user would. Prints start, end, largest and slope. The first 20 % of the time
-do not count for the slope: buffers and the network's own memory are still growing there.
+ended with SIGINT, as a user would. What counts is the most that was resident within each interval,
+which the kernel keeps (VmHWM, set back after every reading): an update takes 200 MB and gives them
+back, so single readings say where in an update they fell. Prints start, end, largest and slope. The
+first 20 % of the time do not count for the slope: buffers and the network's own memory are still
+growing there.
 """
 
 from __future__ import annotations
@@ -32,40 +35,41 @@ WARM_UP = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory of one trainer's main process."""
+    """The most that was resident of one trainer's main process, interval by interval."""
 
     minutes: list[float]
-    resident_mb: list[float]
+    peaks_mb: list[float]
 
     def settled(self) -> tuple[np.ndarray, np.ndarray]:
         """Gives minutes and megabytes without the warm-up."""
-        minutes, resident = np.array(self.minutes), np.array(self.resident_mb)
+        minutes, peaks = np.array(self.minutes), np.array(self.peaks_mb)
         late = minutes >= WARM_UP * minutes[-1]
-        return minutes[late], resident[late]
+        return minutes[late], peaks[late]
 
     def slope_mb_per_hour(self) -> float:
         """Fits a straight line behind the warm-up."""
         return float(np.polyfit(*self.settled(), deg=1)[0]) * 60.0
 
     def to_json(self) -> dict[str, object]:
-        """Gives the figures, and at most 60 samples."""
+        """Gives the figures, and at most 60 peaks."""
         stride = max(1, len(self.minutes) // 60)
         return {
             "start_mb": round(float(self.settled()[1][0]), 1),
-            "end_mb": round(self.resident_mb[-1], 1),
-            "max_mb": round(max(self.resident_mb), 1),
+            "end_mb": round(self.peaks_mb[-1], 1),
+            "max_mb": round(max(self.peaks_mb), 1),
             "slope_mb_per_hour": round(self.slope_mb_per_hour(), 2),
             "minutes": [round(minute, 2) for minute in self.minutes[::stride]],
-            "resident_mb": [round(value, 1) for value in self.resident_mb[::stride]],
+            "peaks_mb": [round(value, 1) for value in self.peaks_mb[::stride]],
         }
 
 
-def resident_mb(pid: int) -> float:
-    """Reads the resident memory of a process, in 1e6 bytes."""
+def take_peak_mb(pid: int) -> float:
+    """Reads the most that was resident of a process since the last call, in 1e6 bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("VmHWM:"):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # sets the mark back; see proc(5)
             return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"process {pid} has no VmRSS; it has ended")
+    raise RuntimeError(f"process {pid} has no VmHWM; it has ended")
 
 
 def measure(trainer: Trainer, minutes: float, configs: Path, sample_s: float) -> Memory:
@@ -91,25 +95,25 @@ def measure(trainer: Trainer, minutes: float, configs: Path, sample_s: float) ->
 def _sample(
     process: subprocess.Popen[bytes], duration_s: float, sample_s: float, output: Path
 ) -> Memory:
-    """Samples the memory of a running process for `duration_s`."""
+    """Samples the peaks of a running process for `duration_s`."""
     memory = Memory([], [])
     started_s = time.monotonic()
     while (passed_s := time.monotonic() - started_s) < duration_s:
         if process.poll() is not None:
             tail = "\n  ".join(output.read_text().splitlines()[-30:])
             raise RuntimeError(f"the trainer ended after {passed_s:.0f} s:\n  {tail}")
-        memory.minutes.append(passed_s / 60.0)
-        memory.resident_mb.append(resident_mb(process.pid))
         time.sleep(sample_s)
+        memory.minutes.append(passed_s / 60.0)
+        memory.peaks_mb.append(take_peak_mb(process.pid))
     return memory
 
 
 def table_rows(measured: dict[str, Memory]) -> list[report.TableRow]:
     """Writes the lines: how much, and whether it grows."""
     ours = measured["ppo-train"]
-    largest, slope = max(ours.resident_mb), ours.slope_mb_per_hour()
+    largest, slope = max(ours.peaks_mb), ours.slope_mb_per_hour()
     peer = measured.get("mlagents-learn")
-    shown = "" if peer is None else f"mlagents-learn {max(peer.resident_mb):,.0f} MB"
+    shown = "" if peer is None else f"mlagents-learn {max(peer.peaks_mb):,.0f} MB"
     return [
         report.TableRow(
             work=f"memory of the trainer process, Walker.yaml, {NUM_SIMULATORS} simulators",
@@ -135,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--peer-minutes", type=float, default=3.0, help="0: without the peer")
-    parser.add_argument("--sample-s", type=float, default=5.0)
+    parser.add_argument("--sample-s", type=float, default=15.0)
     parser.add_argument("--only", choices=["ppo-train", "mlagents-learn"], help="prints, no JSON")
     parser.add_argument("--mlagents-venv", type=Path, default=Path(".venv-mlagents"))
     parser.add_argument("--configs", type=Path, default=CONFIGS)

@@ -15,7 +15,7 @@ from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
-from trainer.allocator import return_free_memory
+from trainer.allocator import MemoryReturn
 from trainer.behavior import Behavior, Summary
 from trainer.commands import Commands
 from trainer.config.settings import RunSettings
@@ -43,6 +43,7 @@ from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Time
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
 TIMERS_S = 30.0
+MEMORY_RETURN_S = 5.0
 
 
 class Run:
@@ -91,6 +92,7 @@ class Run:
         if settings.reproducible:
             torch.use_deterministic_algorithms(True)
         self.learning_threads = choose_num_threads(settings)
+        self.memory_return = MemoryReturn(MEMORY_RETURN_S)
 
     def execute(self) -> Outcome:
         """Runs to `max_steps`, to a stop request, or until no simulator is left; then saves."""
@@ -276,6 +278,7 @@ class Run:
         torch.set_num_threads(self.learning_threads)
         divergence = behavior.learn()
         torch.set_num_threads(1)  # collecting shares the cores with the simulators
+        self.memory_return.after_update()
         if divergence is not None:
             self.reporter.warning(
                 f"Behavior '{behavior.name}' diverged: {divergence.text} Going on with learning "
@@ -436,7 +439,6 @@ class Run:
         if now >= self._next_timers_s:
             self._next_timers_s = now + TIMERS_S
             self.storage.write_timers(self.timers)
-            return_free_memory()
 
     def _tell_summary(self, behavior: Behavior, summary: Summary) -> None:
         """Shows a summary and writes it down."""

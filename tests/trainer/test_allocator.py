@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from trainer import allocator
+
 # In a process of its own: the allocator of this one has a past.
 PROGRAM = """
 from pathlib import Path
@@ -28,3 +32,15 @@ def test_gaps_between_used_blocks_are_given_back() -> None:
     full, gaps, returned = map(float, printed.stdout.split())
     assert full - gaps < 40, "the allocator gave them back by itself: this shows nothing"
     assert gaps - returned > 100
+
+
+def test_behind_updates_memory_is_given_back_but_not_behind_every_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, returned_at = [100.0], []
+    monkeypatch.setattr("trainer.allocator.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(allocator, "return_free_memory", lambda: returned_at.append(clock[0]))
+    memory_return = allocator.MemoryReturn(interval_s=5.0)
+    for clock[0] in (100.0, 101.0, 104.9, 105.0, 106.0, 200.0):
+        memory_return.after_update()
+    assert returned_at == [100.0, 105.0, 200.0]

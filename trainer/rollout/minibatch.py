@@ -18,6 +18,10 @@ from trainer.nn.memory import Sequences
 from trainer.nn.sensors import Inputs
 from trainer.rollout.sequences import sequences_in_pieces, shuffled_sequences
 
+# A reordered copy of a larger column would be much of the process's memory, and two of them lie
+# there while one epoch follows another.
+COPIED_WHOLE_BYTES = 4 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
@@ -108,7 +112,8 @@ class Minibatch:
 
         Rows that would not fill the last minibatch sit this epoch out; fewer rows than one
         minibatch make one of their own. One gather for a whole epoch and views into it are cheaper
-        than a gather per minibatch. With memory, whole sequences change places instead of rows.
+        than a gather per small minibatch. With memory, whole sequences change places instead of
+        rows.
         """
         parts: Iterable[tuple[slice, Sequences | None]]
         if self.sequences is None:
@@ -140,10 +145,10 @@ def shuffled_rows(
 
 
 class _Shuffled:
-    """A column in another order; one with large rows, such as images, is never copied whole."""
+    """A column in another order; a large one, of images or of many rows, is never copied whole."""
 
     def __init__(self, column: Tensor, order: Tensor) -> None:
-        self._is_small = column.dim() <= 2
+        self._is_small = column.nbytes <= COPIED_WHOLE_BYTES
         self._column = column[order] if self._is_small else column
         self._order = order
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.nn.memory import Sequences
+from trainer.rollout import minibatch
 from trainer.rollout.minibatch import Minibatch
 
 
@@ -58,7 +59,11 @@ def test_left_over_rows_get_their_turn_in_other_epochs() -> None:
     assert set(missing) == set(range(5))
 
 
-def test_all_columns_of_a_row_stay_together() -> None:
+@pytest.mark.parametrize("copied_whole_bytes", [0, 1000, 2**20])
+def test_all_columns_of_a_row_stay_together(
+    monkeypatch: pytest.MonkeyPatch, copied_whole_bytes: int
+) -> None:
+    monkeypatch.setattr(minibatch, "COPIED_WHOLE_BYTES", copied_whole_bytes)
     for batch in whole(30).shuffled(7, seeded()):
         index = batch.inputs[0][:, 0]
         columns: list[tuple[Tensor, int]] = [
