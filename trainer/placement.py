@@ -134,7 +134,7 @@ class Placement:
     def _why_not(self, arrival: SimulatorMessage) -> str | None:
         """Says why a simulator cannot act for itself; None: it can."""
         if not self._fleet.can_act(arrival.simulator):
-            return "only ppo-train's own simulator agents (env_path gym:...) can"
+            return "only ppo-train's own simulator agents (env_path gym:...), of one behavior, can"
         if len(arrival.decisions) > 1:
             return f"it holds {len(arrival.decisions)} behaviors"
         (behavior_id,) = arrival.decisions

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.batch import Choices
+from envs.bridge import limits
 from envs.bridge.proto import columns_pb2
 from envs.bridge.protocol import STATUS_OK
+from envs.bridge.size_limits import shown
 from envs.errors import BadDataError
 from envs.graph_policy import PolicyGraph
 from envs.spec import ActionSpec
@@ -84,12 +86,21 @@ def require_as_assigned(
         )
     if not num_steps:
         return
-    parts = [output.rl_output, *(played.rl_output for played in output.played)]
-    strange = {id for part in parts for id in part.agent_infos} - behavior_ids
-    if strange or output.HasField("rl_initialization_output"):
+    words = shown(", ".join(sorted(behavior_ids)))
+    env_steps: list[columns_pb2.Played | columns_pb2.Output] = [*output.played, output]
+    for env_step in env_steps:
+        told = limits.behavior_ids(env_step.rl_output.agent_infos)
+        strange = {*told, *limits.behavior_ids(env_step.choices)} - behavior_ids
+        if strange:
+            raise BadDataError(
+                f"agents or choices of behaviour {shown(min(strange))} found in a message of "
+                f"assigned env_steps, those of {words} expected, whose agents waited. A simulator "
+                "that acts holds one behaviour."
+            )
+    if output.HasField("rl_initialization_output"):
         raise BadDataError(
-            f"news of behaviours other than {sorted(behavior_ids)} found in a message of assigned "
-            "env_steps, none are expected there. A simulator that acts holds one behaviour."
+            "brain parameters found in a message of assigned env_steps, none expected: they come "
+            "with a behaviour's first agents, which only an answered message may bring."
         )
 
 
@@ -103,13 +114,14 @@ def encode_choices(choices: Choices) -> columns_pb2.Choices:
 
 
 def decode_choices(
-    behavior_id: str, found: columns_pb2.Choices, spec: ActionSpec, num_rows: int
+    behavior_id: str, found: columns_pb2.Choices | None, spec: ActionSpec, num_rows: int
 ) -> Choices:
     """Reads what a simulator chose for the N = `num_rows` agents that waited, at the trainer.
 
     Raises:
         BadDataError: of another size than the behaviour's actions.
     """
+    found = columns_pb2.Choices() if found is None else found
     sizes = spec.continuous_size, spec.discrete_size, spec.continuous_size + spec.discrete_size
     columns = found.continuous, found.discrete, found.log_probs
     if any(len(c) != 4 * num_rows * size for c, size in zip(columns, sizes, strict=True)):

@@ -29,9 +29,9 @@ from envs.bridge.layout import (
     head,
     length_delimited,
 )
+from envs.bridge.outline import AGENT_LIST, ENVELOPE, UNREADABLE, require_few_fields
 from envs.bridge.plan import DIGIT_WEIGHTS, Planner
 from envs.bridge.proto import columns_pb2, communicator_pb2
-from envs.bridge.wire_spec import UNREADABLE
 from envs.errors import BadDataError
 from envs.spec import ActionSpec, BehaviorSpec, sum_of_branches
 
@@ -40,6 +40,7 @@ AgentInfo = communicator_pb2.AgentInfoProto
 
 def parse_message(data: bytes) -> columns_pb2.Message:
     """Reads the envelope of a message; agent lists stay bytes, for an AgentDecoder."""
+    require_few_fields(data, ENVELOPE)
     try:
         return columns_pb2.Message.FromString(data)
     except DecodeError as error:
@@ -58,6 +59,9 @@ class AgentTable(NamedTuple):
     group_id: Int32  # (N,)
     action_mask: Bool | None  # (N, L) True = allowed; None without branches
     bad: Bool | None = None  # (N,) True = something of it is NaN or infinite; None = nothing is
+
+
+Tables = dict[str, AgentTable | None]  # by behaviour id
 
 
 class AgentDecoder:
@@ -166,6 +170,7 @@ class AgentDecoder:
             return None
         self._require_fewer(len(agents))
         for agent in agents:
+            self._require_number_of_observations(agent.id, len(agent.observations))
             found = [
                 (tuple(o.shape), o.HasField("compressed_data"), 4 * len(o.float_data.data))
                 for o in agent.observations
@@ -197,6 +202,7 @@ class AgentDecoder:
 
     def _parsed(self, data: bytes) -> Sequence[AgentInfo]:
         """Parses a list of agents with protobuf."""
+        require_few_fields(data, AGENT_LIST)
         try:
             return communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(data).value
         except DecodeError as error:
@@ -244,17 +250,20 @@ class AgentDecoder:
         if found != expected:
             self._require_observations(self._parsed(record)[0].id, found)
 
+    def _require_number_of_observations(self, agent_id: int, num_found: int) -> None:
+        if num_found != len(self._shapes):
+            raise BadDataError(
+                f"behaviour {self._behavior_id!r}, agent {agent_id}: {num_found} observations "
+                f"found, {len(self._shapes)} expected as in the behaviour's first message. All "
+                "agents of a behaviour need the same sensors, from the first step to the last."
+            )
+
     def _require_observations(
         self, agent_id: int, found: list[tuple[tuple[int, ...], bool, int]]
     ) -> None:
         """Raises BadDataError unless (shape, is_compressed, float bytes) are as in the spec."""
+        self._require_number_of_observations(agent_id, len(found))
         agent = f"behaviour {self._behavior_id!r}, agent {agent_id}"
-        if len(found) != len(self._shapes):
-            raise BadDataError(
-                f"{agent}: {len(found)} observations found, {len(self._shapes)} expected as in the "
-                "behaviour's first message. All agents of a behaviour need the same sensors, "
-                "from the first step to the last."
-            )
         for index, (shape, is_compressed, float_bytes) in enumerate(found):
             expected = self._shapes[index]
             where = f"{agent}, sensor {self._spec.observation_specs[index].name!r}"
@@ -292,17 +301,15 @@ class AgentDecoder:
         raise ValueError(f"every number of row {row} is finite")
 
 
-def decode_lists(
-    data: bytes, decoders: Mapping[str, AgentDecoder], num_steps: int
-) -> list[dict[str, AgentTable | None]]:
+def decode_lists(data: bytes, decoders: Mapping[str, AgentDecoder], num_steps: int) -> list[Tables]:
     """Decodes those agent lists of a message that have a decoder here, env_step by env_step.
 
     A message of another number of env_steps is refused anyway, and gives [].
     """
     output = parse_message(data).unity_output
-    steps = [*(played.rl_output for played in output.played), output.rl_output]
-    if len(steps) != num_steps:
+    if len(output.played) + 1 != num_steps:  # before there is an object for each
         return []
+    steps = [*(played.rl_output for played in output.played), output.rl_output]
     return [
         {
             behavior_id: decoder.decode(step.agent_infos[behavior_id])

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from envs.bridge.proto import columns_pb2
+from envs.errors import BadDataError
 
 Bytes = NDArray[np.uint8]
 Index = NDArray[np.intp]
@@ -36,6 +37,8 @@ NUMBERS = {REWARD: FIXED32, GROUP_REWARD: FIXED32} | dict.fromkeys(
 MAX_VARINT_BYTES = 10
 # Tags, lengths and names of one record; a position of each is remembered. Usual: 40 per sensor.
 MAX_STRUCTURE_BYTES = 1 << 14
+MAX_FIELDS = 1 << 13  # of one record
+MAX_RECORDS = 1 << 18  # of one list; twice as many as agents may live, and some
 MAX_FIELD_NUMBER = (1 << 29) - 1
 LIST_TAG = LIST_VALUE << 3 | LENGTH_DELIMITED
 # The scalar columns of one record, end to end, each as wide as its widest varint may be.
@@ -164,7 +167,9 @@ class RecordLayout:
         bits = np.full(len(record), 0xFF, np.uint8)
         scalars = np.zeros(NUM_SCALAR_BYTES + num_branches, np.intp)
         scalar_bits = np.zeros(NUM_SCALAR_BYTES + num_branches, np.uint8)
-        for field in fields_of(record, body, len(record)):
+        for number, field in enumerate(fields_of(record, body, len(record))):
+            if number == MAX_FIELDS:
+                raise IrregularError("a record of too many fields")
             stretch = slice(field.value.start, sum(field.value))
             if field.number == OBSERVATIONS:
                 sensors.append(_sensor(record, field))
@@ -237,11 +242,21 @@ def _sensor(record: bytes, field: Field) -> Sensor:
 
 
 def record_starts(data: bytes) -> list[int]:
-    """Gives where each record of an agent list begins, and the list's length at the end."""
+    """Gives where each record of an agent list begins, and the list's length at the end.
+
+    Raises:
+        IrregularError: there is something else in it.
+        BadDataError: there are too many.
+    """
     starts = [0]
     position, end = 0, len(data)
     try:
         while position < end:
+            if len(starts) > MAX_RECORDS:
+                raise BadDataError(
+                    f"a list of more than {MAX_RECORDS} agents found, at most so many expected in "
+                    "a message. Use fewer training areas."
+                )
             if data[position] != LIST_TAG:
                 raise IrregularError("something else among the records")
             length = data[position + 1]

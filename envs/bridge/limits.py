@@ -68,6 +68,20 @@ def require_usable_brains(
         )
 
 
+def behavior_ids(lists: Mapping[str, object]) -> list[str]:
+    """Gives the ids of something of one env_step, in order; protobuf's own is random.
+
+    Raises:
+        BadDataError: there are more behaviours than a simulator may have.
+    """
+    if len(lists) > MOST_BEHAVIORS:
+        raise BadDataError(
+            f"agents or choices of {len(lists)} behaviours found in one env_step, at most "
+            f"{MOST_BEHAVIORS} expected. The simulator does not follow the protocol."
+        )
+    return sorted(lists)
+
+
 def require_usable_spec(behavior_id: str, spec: BehaviorSpec) -> None:
     """Raises UnsupportedSpaceError when no network for a behaviour would fit into a machine."""
     sensors, actions = spec.observation_specs, spec.action_spec

@@ -20,8 +20,9 @@ from envs.bridge import assignments, codec, images, limits, size_limits
 from envs.bridge.agent_rows import rows_of, some_rows, split
 from envs.bridge.assignments import Assignment
 from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
-from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable
+from envs.bridge.codec import ActionEncoder, AgentDecoder, AgentTable, Tables
 from envs.bridge.greeting import greeting, require_compatible
+from envs.bridge.outline import UNREADABLE
 from envs.bridge.plan import MAX_PLANS
 from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import (
@@ -31,7 +32,7 @@ from envs.bridge.proto.communicator_pb2 import (
 from envs.bridge.protocol import DIMENSION_PROPERTIES_SINCE, STATUS_CLOSING, STATUS_OK
 from envs.bridge.side_channels import Inbox, StatsMessage
 from envs.bridge.simulator_message import SimulatorMessage
-from envs.bridge.wire_spec import UNREADABLE, build_spec
+from envs.bridge.wire_spec import build_spec
 from envs.errors import BadDataError, SimulatorClosedError
 from envs.lanes import NOBODY, AgentLanes, LaneTable
 from envs.spec import BehaviorSpec, parse_behavior_id
@@ -39,9 +40,6 @@ from envs.spec import BehaviorSpec, parse_behavior_id
 _logger = logging.getLogger(__name__)
 
 UNHEARD_MESSAGES = 1000  # in a row; then a simulator of agents that are not heard starts anew
-
-
-Tables = dict[str, AgentTable | None]  # by behaviour id
 
 
 class Phase(Enum):
@@ -98,7 +96,9 @@ class Session:
 
     def __init__(self, simulator: int, lanes: LaneTable, max_bad_episodes: int = 0) -> None:
         self.phase = Phase.GREETING
-        self.can_act = False  # whether it takes assignments, which its greeting says
+        self.can_act = (
+            False  # whether it takes assignments; its greeting says so, one behaviour may
+        )
         self._num_assigned = 0  # env_steps that its next message holds; 0 = it does not act
         self._acting: frozenset[str] = frozenset()  # behaviours whose agents waited for it
         self._simulator = simulator
@@ -309,7 +309,7 @@ class Session:
         """Decodes all agent lists that are not empty, and meets new behaviours."""
         agent_infos = output.agent_infos
         tables = []
-        for behavior_id in sorted(agent_infos):  # protobuf's own order is random
+        for behavior_id in limits.behavior_ids(agent_infos):
             agents = agent_infos[behavior_id]
             behavior = self._behaviors.get(behavior_id)
             if behavior is None:
@@ -340,10 +340,9 @@ class Session:
         found = {}
         for behavior_id, behavior in self._behaviors.items():
             num_waiting, behavior.num_waiting = behavior.num_waiting, 0
-            if not num_waiting:
+            if not num_waiting and behavior_id not in chosen:
                 continue
-            decoder, given = behavior.decoder, chosen.get(behavior_id, columns_pb2.Choices())
-            spec = decoder.action_spec
+            given, spec = chosen.get(behavior_id), behavior.decoder.action_spec
             choices = assignments.decode_choices(behavior_id, given, spec, num_waiting)
             found[behavior_id] = heard = behavior.ignored.pick(choices)
             assignments.require_sound_choices(behavior_id, heard, spec)
@@ -381,6 +380,7 @@ class Session:
             self._lanes.agents(self._simulator, behavior_id, name),
         )
         new_behaviors[behavior_id] = spec
+        self.can_act = self.can_act and len(self._behaviors) == 1
         return self._behaviors[behavior_id]
 
     def _constants(self, behavior: _Behavior, num_rows: int) -> tuple[Int32, Int32]:

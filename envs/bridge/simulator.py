@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from envs.bridge import launcher
+from envs.bridge.codec import Tables
 from envs.bridge.event_loop import EventLoop, TimedEventLoop
 from envs.bridge.guarded_server import Door, GuardedServer
 from envs.bridge.launcher import LaunchPlan, SimulatorProcess
 from envs.bridge.proto import columns_pb2
 from envs.bridge.server import Call, ConnectionLost, SimulatorServer
-from envs.bridge.session import Phase, Session, Tables
+from envs.bridge.session import Phase, Session
 from envs.bridge.side_channels import (
     EngineConfiguration,
     Sampler,

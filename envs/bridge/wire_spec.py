@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from envs.bridge import images, size_limits
 from envs.bridge.images import ImageError
 from envs.bridge.layout import IrregularError, record_starts
+from envs.bridge.outline import AGENT_LIST, UNREADABLE, require_few_fields
 from envs.bridge.proto import communicator_pb2
 from envs.errors import BadDataError, UnsupportedSpaceError
 from envs.spec import (
@@ -29,10 +30,6 @@ from envs.spec import (
     ObservationType,
 )
 
-UNREADABLE = (
-    "the simulator sent bytes that are no message of ML-Agents' protocol. Is something else than a "
-    "simulator dialling this port, or does the simulator need another version of its package?"
-)
 SUPPORTED = (
     "vectors (n,) with the property none; images (channels, height, width) with none, "
     "translational, translational, or (height, width, channels) with translational, translational, "
@@ -85,13 +82,13 @@ def build_spec(
         has_dimension_properties: whether the simulator's protocol knows them (1.5 and newer).
 
     Raises:
-        BadDataError: unreadable.
+        BadDataError: unreadable, or of too many fields.
         UnsupportedSpaceError: a sensor of a kind that this trainer cannot read.
     """
+    first = _first_record(agent_infos)
+    require_few_fields(first, AGENT_LIST)
     try:
-        agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(
-            _first_record(agent_infos)
-        )
+        agents = communicator_pb2.UnityRLOutputProto.ListAgentInfoProto.FromString(first)
     except DecodeError as error:
         raise BadDataError(f"behaviour {brain.brain_name!r}: {UNREADABLE}") from error
     if not agents.value:

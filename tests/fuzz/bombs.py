@@ -97,6 +97,29 @@ def camera(shape: tuple[int, ...], file: bytes) -> AgentInfoProto:
     return AgentInfoProto(id=1, observations=[observation])
 
 
+def acted(number: int, raw: bytes, *, as_assigned: int = 4) -> bytes:
+    """An input of the target `played`: fields of an output behind recorded env_steps.
+
+    Args:
+        number: of the conversation; 0 has cameras, 1 numbers and branches.
+        raw: the fields.
+        as_assigned: how many env_steps were assigned; 4 come.
+    """
+    conversation = conversations("played")[number]
+    data = conversation.later[-1] + length_delimited(2, raw)
+    return bytes([number, as_assigned]) + data
+
+
+def in_long(number: int, payload: bytes) -> bytes:
+    """A field whose number takes more than a byte."""
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def entries(number: int, num: int) -> bytes:
+    """A map of an output: `num` behaviours of which nothing is said."""
+    return b"".join(in_long(number, length_delimited(1, f"B{i}".encode())) for i in range(num))
+
+
 def records(infos: list[AgentInfoProto]) -> bytes:
     return AgentList(value=infos).SerializeToString()
 
@@ -209,6 +232,24 @@ BOMBS: dict[str, Bomb] = {
         "first",
         lambda: first_message(raw=b"".join(unknown_field(10_000 + i) for i in range(100))),
         "BadDataError"),
+    "half a million assigned env_steps": (
+        "played", lambda: acted(0, in_long(1002, b"") * 500_000), "BadDataError"),
+    "half a million env_steps with choices": (
+        "played", lambda: acted(1, in_long(1002, length_delimited(1, b"")) * 500_000),
+        "BadDataError"),
+    "agents of a hundred thousand behaviours": (
+        "played", lambda: acted(1, length_delimited(1, entries(2, 100_000))), "BadDataError"),
+    "agents of a hundred thousand behaviours, not assigned": (
+        "first", lambda: first_message(agent()) + length_delimited(
+            2, length_delimited(1, entries(2, 100_000))), "BadDataError"),
+    "choices of a hundred thousand behaviours": (
+        "played", lambda: acted(1, entries(1003, 100_000)), "BadDataError"),
+    "choices of ten megabytes": (
+        "played", lambda: acted(1, in_long(1003, length_delimited(1, b"HybridEnv?team=0")
+            + length_delimited(2, length_delimited(1, bytes(10_000_000))))), "BadDataError"),
+    "half a million empty agents in an assigned env_step": (
+        "played", lambda: acted(1, length_delimited(1, length_delimited(2, length_delimited(
+            1, b"HybridEnv?team=0") + length_delimited(2, b"\x0a\0" * 500_000)))), "BadDataError"),
     "forty thousand statistics": (
         "side_channel", lambda: statistics(40_000), "BadDataError"),
     "a billion laughs": ("yaml", lambda: laughs(12), "ConfigError"),

@@ -25,7 +25,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NAMES = ("greeting", "first", "later", "agents", "side_channel", "image", "http2", "yaml")
+NAMES = (
+    "greeting", "first", "later", "played", "agents", "side_channel", "image", "http2", "yaml",
+)  # fmt: skip
 BUILD = HERE.parent.parent / "build" / "fuzz"
 CPU_S = 20.0
 LONGEST_INPUT = 100_000

@@ -9,15 +9,16 @@ import copy
 import random
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fuzz_targets import seeds
+from google.protobuf.message import DecodeError
 
 from envs.bridge.http2 import PREFACE, frame
 from envs.bridge.images import SIGNATURE
 from envs.bridge.layout import VARINT, IrregularError, fields_of
-from envs.bridge.proto import communicator_pb2
+from envs.bridge.proto import columns_pb2, communicator_pb2
 
 INTEGERS = (0, 1, 2, 3, 5, 7, 127, 128, 255, 256, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 HUGE = (2**35, 2**63, 2**64 - 1)
@@ -26,6 +27,9 @@ TEXTS = (
     b"", b"?team=", b"A?team=x", b"//[", b"../../x", b"\xff\xfe", b"\0", b"x" * 300, b"1.5a1",
     b"1.99", b"a\nb", "\u0663".encode(), b"B?team=99999999999999999999", b"/etc/passwd",
 )  # fmt: skip
+FOREIGN = ("Other?team=0", "HybridEnv?team=1", "../../x", "\u0663", "x" * 300, "")
+COLUMNS = ("continuous", "discrete", "log_probs")
+INDICES = (-1, 0, 1, 2, 3, 5, 2**31 - 1, -(2**31))
 
 
 def spoil_bytes(data: bytes, choose: random.Random) -> bytes:
@@ -134,7 +138,7 @@ def spoil_message(data: bytes, choose: random.Random, descriptor: object) -> byt
             number = choose.choice((node.number, donor.number))
             nodes[index] = Node(number, donor.wire_type, copy.deepcopy(donor.value))
         case 5:
-            node.number = choose.choice((1, 2, 3, 4, 7, 8, 9, 10, 11, 13, 14, 15, 99))
+            node.number = choose.choice((1, 2, 3, 4, 7, 8, 9, 10, 11, 13, 14, 15, 99, 1002, 1003))
         case _:
             spoil_value(choose.choice(messages), choose)
     return written(root)
@@ -163,6 +167,113 @@ def spoil_value(nodes: list[Node], choose: random.Random) -> None:
         node.value = node.value[:start] + number + node.value[start + 4 :]
     else:
         node.value = spoil_bytes(node.value, choose)
+
+
+# ---- messages of assigned env_steps ---
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Which fields of a message are messages; stands for a descriptor of protobuf."""
+
+    fields_by_number: Mapping[int, Below]
+
+
+@dataclass(frozen=True)
+class Below:
+    """A field that holds a message."""
+
+    message_type: object
+
+
+def as_columns() -> Schema:
+    """Gives the schema of columns.proto with agent lists that are taken apart as well."""
+
+    def below(name: str) -> tuple[int, Below]:
+        field = fields[name]
+        return field.number, Below(field.message_type)
+
+    agents = Below(communicator_pb2.UnityRLOutputProto.DESCRIPTOR)
+    fields = columns_pb2.Played.DESCRIPTOR.fields_by_name
+    played = Schema({fields["rl_output"].number: agents, **dict([below("choices")])})
+    fields = columns_pb2.Output.DESCRIPTOR.fields_by_name
+    output = Schema(
+        {
+            fields["rl_output"].number: agents,
+            fields["played"].number: Below(played),
+            **dict([below("choices")]),
+        }
+    )
+    field = columns_pb2.Message.DESCRIPTOR.fields_by_name["unity_output"]
+    return Schema({field.number: Below(output)})
+
+
+def spoil_played(data: bytes, choose: random.Random) -> bytes:
+    """Changes env_steps and choices as wholes; sometimes any field."""
+    try:
+        message = columns_pb2.Message.FromString(data)
+    except DecodeError:
+        return spoil_bytes(data, choose)
+    output = message.unity_output
+    env_steps: list[columns_pb2.Played | columns_pb2.Output] = [*output.played, output]
+    env_step, other = choose.choice(env_steps), choose.choice(env_steps)
+    agent_infos, foreign = env_step.rl_output.agent_infos, choose.choice(FOREIGN)
+    own = next(iter(agent_infos), foreign)
+    match choose.randrange(13):
+        case 0 if output.played:
+            del output.played[choose.randrange(len(output.played))]
+        case 1:
+            output.played.add().CopyFrom(choose.choice(output.played or [columns_pb2.Played()]))
+        case 2:
+            output.played.extend([columns_pb2.Played()] * choose.choice((1, 250, 5000)))
+        case 3:
+            env_step.choices[own].CopyFrom(other.choices[own])
+        case 4:
+            agent_infos[own] = other.rl_output.agent_infos[own]
+        case 5:
+            spoil_choices(env_step.choices[own], choose)
+        case 6:
+            env_step.choices[foreign].CopyFrom(env_step.choices[own])
+        case 7:
+            agent_infos[foreign] = agent_infos[own]
+        case 8:
+            garbage = choose.choice((data, agent_infos[own] * 50, bytes(9999), b"\x6a\0" * 5000))
+            choose.choice(
+                (
+                    lambda: agent_infos.update({own: garbage}),
+                    lambda: setattr(env_step.rl_output, "side_channel", garbage),
+                    lambda: setattr(env_step.choices[own], choose.choice(COLUMNS), garbage),
+                )
+            )()
+        case 9:
+            for number in range(choose.choice((3, 300, 3000))):
+                choose.choice((env_step.choices, agent_infos))[f"B{number}?team=0"]
+        case 10:
+            env_step.choices.clear()
+        case 11:
+            output.rl_initialization_output.brain_parameters.add(brain_name=foreign)
+        case _:
+            return spoil_message(data, choose, as_columns())
+    return message.SerializeToString()
+
+
+def spoil_choices(choices: columns_pb2.Choices, choose: random.Random) -> None:
+    """Gives a column another size, or other numbers."""
+    name = choose.choice(COLUMNS)
+    column = bytearray(getattr(choices, name))
+    match choose.randrange(4):
+        case 0:
+            column += bytes(choose.choice((1, 4, 400, 100_000)))
+        case 1:
+            del column[choose.randrange(len(column) + 1) :]
+        case 2:
+            column[:] = getattr(choices, choose.choice(COLUMNS))
+        case _ if column:
+            as_float = struct.pack("<f", choose.choice(FLOATS))
+            numbers = choose.choice((as_float, struct.pack("<i", choose.choice(INDICES))))
+            start = choose.randrange(len(column) // 4 or 1) * 4
+            column[start : start + 4] = numbers
+    setattr(choices, name, bytes(column))
 
 
 # ---- the others ---------------------------------------------------------------------------------
@@ -339,6 +450,7 @@ SPOILERS: dict[str, tuple[int, Callable[[bytes, random.Random], bytes]]] = {
     "greeting": (0, lambda data, choose: spoil_message(data, choose, MESSAGE)),
     "first": (1, lambda data, choose: spoil_message(data, choose, MESSAGE)),
     "later": (1, lambda data, choose: spoil_message(data, choose, MESSAGE)),
+    "played": (2, spoil_played),
     "agents": (1, lambda data, choose: spoil_message(data, choose, AGENT_LIST)),
     "side_channel": (0, spoil_side_channel),
     "image": (4, spoil_png),

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.batch import Actions
+from envs.batch import Actions, Choices
 from envs.bridge import images
+from envs.bridge.assignments import Assignment
 from envs.bridge.codec import AgentDecoder, AgentTable
 from envs.bridge.http2 import RECEIVE_BYTES
 from envs.bridge.http2_server import Cancelled, Http2Error, ServerConnection, Status
@@ -119,10 +120,10 @@ class Conversation:
 
 
 @cache
-def conversations() -> tuple[Conversation, ...]:
-    """Gives all recorded conversations, by name."""
+def conversations(folder: str = "messages") -> tuple[Conversation, ...]:
+    """Gives all recorded conversations, by name; those of simulators that act are in `played`."""
     found: dict[str, dict[int, bytes]] = {}
-    for path in sorted((CORPUS / "messages").glob("*.bin")):
+    for path in sorted((CORPUS / folder).glob("*.bin")):
         name, _, number = path.stem.rpartition("-")
         found.setdefault(name, {})[int(number)] = path.read_bytes()
     return tuple(
@@ -140,9 +141,25 @@ class Peer:
         self._lanes = LaneTable()
         self.session = Session(0, self._lanes, max_bad_episodes=-1)
         self.specs: dict[str, BehaviorSpec] = {}
+        self._asked: dict[str, int] = {}  # by behaviour id: how many of its agents wait
 
     def hear(self, data: bytes) -> None:
         """Takes one message and answers it, as Simulator.take and deliver do."""
+        was_stepping = self.session.phase is Phase.STEPPING
+        self.listen(data)
+        if was_stepping:
+            self.answer()
+
+    def play(self, data: bytes, num_steps: int) -> None:
+        """Assigns env_steps (0: answers instead), then takes the message that brings them."""
+        if num_steps:
+            self.session.assign(Assignment(num_steps, {}), b"")
+        else:
+            self.answer()
+        self.listen(data)
+
+    def listen(self, data: bytes) -> None:
+        """Takes one message, and leaves the agents of an env_step waiting."""
         self._lanes.recycle()
         session = self.session
         ahead = session.decode_ahead(data)
@@ -152,24 +169,45 @@ class Peer:
         elif session.phase is Phase.OPENING:
             session.reset(b"")
         else:
-            self._answer(session.step(message, ahead))
+            heard = session.step(message, ahead)
+            for env_step in (*heard.earlier, heard):
+                self._note(env_step)
 
-    def _answer(self, heard: SimulatorMessage) -> None:
+    def _note(self, heard: SimulatorMessage) -> None:
         self.specs |= heard.new_behaviors
-        actions = {}
+        for behavior_id, choices in heard.choices.items():
+            require_choices_like(self.specs[behavior_id], choices, self._asked.get(behavior_id, 0))
+        self._asked = {behavior_id: len(asked) for behavior_id, asked in heard.decisions.items()}
         for behavior_id, rows in [*heard.decisions.items(), *heard.terminals.items()]:
             spec = self.specs[behavior_id]
             require_rows_like(spec, rows.obs, len(rows))
         for behavior_id, asked in heard.decisions.items():
-            spec = self.specs[behavior_id]
-            branches = sum_of_branches(spec)
+            branches = sum_of_branches(self.specs[behavior_id])
             if branches and (asked.action_mask is None or asked.action_mask.shape[1] != branches):
                 raise DefectError(f"a mask of the wrong length for {branches} actions")
+
+    def answer(self) -> None:
+        """Gives actions to all that wait."""
+        actions = {}
+        for behavior_id, num_rows in self._asked.items():
+            action_spec = self.specs[behavior_id].action_spec
             actions[behavior_id] = Actions(
-                np.zeros((len(asked), spec.action_spec.continuous_size), np.float32),
-                np.zeros((len(asked), spec.action_spec.discrete_size), np.int32),
+                np.zeros((num_rows, action_spec.continuous_size), np.float32),
+                np.zeros((num_rows, action_spec.discrete_size), np.int32),
             )
         self.session.answer(actions, b"")
+
+
+def require_choices_like(spec: BehaviorSpec, choices: Choices, num_rows: int) -> None:
+    """Raises DefectError unless they can be written into the rows of the agents that asked."""
+    sizes = spec.action_spec.continuous_size, spec.action_spec.discrete_size
+    columns: list[NDArray[Any]] = [choices.continuous, choices.discrete, choices.log_probs]
+    for column, size in zip(columns, (*sizes, sum(sizes)), strict=True):
+        if column.shape != (num_rows, size) or not np.isfinite(column).all():
+            raise DefectError(f"choices {column.shape} for {num_rows} agents, or not finite")
+    branches = np.array(spec.action_spec.discrete_branches, np.int64)
+    if not ((choices.discrete >= 0) & (choices.discrete < branches)).all():
+        raise DefectError("a branch index that there is not")
 
 
 def require_rows_like(spec: BehaviorSpec, obs: Sequence[NDArray[Any]], num_rows: int) -> None:
@@ -225,6 +263,24 @@ def later(data: bytes) -> None:
     peer = _opened(conversation)
     for message in (*conversation.introductions, data[1:], conversation.later[-1]):
         peer.hear(message)
+
+
+def played(data: bytes) -> None:
+    """A message of assigned env_steps, up to 15 as the second byte says, before others."""
+    if len(data) < 2:
+        return
+    everyone = conversations("played")
+    conversation = everyone[data[0] % len(everyone)]
+    peer = _opened(conversation)
+    peer.listen(conversation.first)
+    peer.play(data[2:], data[1] % 16)
+    peer.play(conversation.later[-1], num_played(conversation.later[-1]))
+    peer.answer()
+
+
+def num_played(data: bytes) -> int:
+    """Gives how many env_steps a recorded message holds."""
+    return len(columns_pb2.Message.FromString(data).unity_output.played) + 1
 
 
 # ---- parts of a message -------------------------------------------------------------------------
@@ -355,6 +411,7 @@ TARGETS = {
         Target("greeting", greeting, (SimulatorError,)),
         Target("first", first, (SimulatorError,)),
         Target("later", later, (SimulatorError,)),
+        Target("played", played, (SimulatorError,)),
         Target("agents", agents, (BadDataError,)),
         Target("side_channel", side_channel, (BadDataError,)),
         Target("image", image, (ImageError,)),
@@ -375,6 +432,12 @@ def seeds(name: str) -> tuple[bytes, ...]:
             found = [bytes([i]) + c.first for i, c in enumerate(said)]
         case "later":
             found = [bytes([i]) + data for i, c in enumerate(said) for data in c.later]
+        case "played":
+            found = [
+                bytes([i, num_played(data)]) + data
+                for i, c in enumerate(conversations("played"))
+                for data in c.later
+            ]
         case "agents":
             found = [bytes([i]) + data for i, (*_, each) in enumerate(lists()) for data in each]
         case "image":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bombs import BOMBS
 
-MEMORY_BYTES, MEMORY_MULTIPLE = 32 << 20, 200
+MEMORY_BYTES, MEMORY_MULTIPLE = 32 << 20, 50
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ NUM_INPUTS = {
     "greeting": 150,
     "first": 250,
     "later": 250,
+    "played": 300,
     "agents": 300,
     "side_channel": 500,
     "image": 600,
@@ -52,7 +53,9 @@ def test_every_target_has_a_corpus_and_a_budget() -> None:
         assert seeds(name), name
 
 
-@pytest.mark.parametrize("name", ["greeting", "first", "later", "agents", "image", "http2"])
+@pytest.mark.parametrize(
+    "name", ["greeting", "first", "later", "played", "agents", "image", "http2"]
+)
 def test_recorded_inputs_work_as_they_are(name: str) -> None:
     broke = {path.read_bytes() for path in (CORPUS / "found" / name).glob("*")}
     for data in seeds(name):

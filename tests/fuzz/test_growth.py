@@ -7,13 +7,18 @@ import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from bombs import BEHAVIOR, agent, first_message, unknown_field
 from fuzz_targets import Peer, conversations
 
+from envs.batch import Choices
 from envs.bridge import side_channels
+from envs.bridge.client import PlayedStep, played_message
+from envs.bridge.client_channels import write_stats
 from envs.bridge.layout import length_delimited
 from envs.bridge.proto.communicator_pb2 import UnityMessageProto, UnityRLOutputProto
+from envs.bridge.side_channels import StatsAggregation, StatsMessage
 
 WARM_UP, NUM_MESSAGES = 150, 150
 GROWTH_BYTES = 100_000
@@ -79,6 +84,39 @@ def settled_bytes(peer: Peer) -> int:
         for count in range(1, 12):
             peer.hear(message(agents(count)))
     return tracemalloc.get_traced_memory()[0]
+
+
+def test_session_whose_simulator_acts_does_not_grow() -> None:
+    peer = Peer()
+    peer.hear(conversations()[0].greeting)
+    peer.session.reset(b"")
+    peer.listen(first_message(agent())[1:])
+    number = 0
+
+    def live(num_messages: int) -> int:
+        """Lets the only agent end in each of three env_steps, and another one begin."""
+        nonlocal number
+        for _ in range(num_messages):
+            choices = Choices(np.zeros((1, 1), "f4"), np.zeros((1, 0), int), np.zeros((1, 1), "f4"))
+            steps = []
+            for _ in range(3):
+                number += 1
+                listed = ended(1, number - 1) + agents(1, number)
+                steps.append(PlayedStep(choices, listed, statistic(number)))
+            peer.play(played_message(BEHAVIOR, steps), 3)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = live(WARM_UP)
+        after = live(NUM_MESSAGES)
+    finally:
+        tracemalloc.stop()
+    assert after - before < GROWTH_BYTES, f"{after - before} bytes more"
+
+
+def statistic(value: int) -> bytes:
+    return write_stats([StatsMessage("Height", float(value), StatsAggregation.AVERAGE)])
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -384,7 +384,7 @@ def test_simulators_that_cannot_act_are_an_error_if_they_have_to(scene: Any) -> 
         one.says(0)
     assert str(caught.value) == (
         "env_settings.act_at is simulator, but simulator 0 cannot act: only ppo-train's own "
-        "simulator agents (env_path gym:...) can. Set act_at to auto or trainer."
+        "simulator agents (env_path gym:...), of one behavior, can. Set act_at to auto or trainer."
     )
 
 

@@ -12,7 +12,7 @@ from scripted_client import BEHAVIOR, agent, answer, bare, brain, greeting, step
 from test_session import fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions, Choices
-from envs.bridge import codec, size_limits
+from envs.bridge import codec, limits, size_limits
 from envs.bridge.assignments import (
     Assignment,
     decode_assignment,
@@ -281,6 +281,21 @@ def with_an_intruder(message: columns_pb2.Message) -> None:
     first.agent_infos["Intruder?team=0"] = first.agent_infos[BEHAVIOR]
 
 
+def with_choices_of_an_intruder(message: columns_pb2.Message) -> None:
+    last = message.unity_output
+    last.choices["Intruder?team=0"].CopyFrom(last.choices[BEHAVIOR])
+
+
+def with_choices_of_nobody(message: columns_pb2.Message) -> None:
+    """Nobody is there after the first env_step, and yet there are choices."""
+    message.unity_output.played[0].rl_output.agent_infos.clear()
+
+
+def with_a_crowd(message: columns_pb2.Message) -> None:
+    for number in range(limits.MOST_BEHAVIORS):
+        message.unity_output.played[0].rl_output.agent_infos[f"B{number}"] = b""
+
+
 def for_other_agents(message: columns_pb2.Message) -> None:
     message.unity_output.played[0].choices[BEHAVIOR].CopyFrom(
         encode_choices(choices_for([1, 2], 1))
@@ -294,8 +309,17 @@ def for_other_agents(message: columns_pb2.Message) -> None:
         (without_last_choices, r"choices of \[0, 0, 0\] numbers .* expected for 3 agents"),
         (without_one_step, "2 env_steps with actions of its own found, 3 expected"),
         (central, "0 env_steps with actions of its own found, 3 expected"),
-        (with_news, "news of behaviours other than"),
-        (with_an_intruder, "news of behaviours other than"),
+        (with_news, "brain parameters found in a message of assigned env_steps, none expected"),
+        (
+            with_an_intruder,
+            r"of behaviour 'Intruder\?team=0' found .* those of 'Walker\?team=0' expected",
+        ),
+        (with_choices_of_an_intruder, r"of behaviour 'Intruder\?team=0' found .* those of 'Walker"),
+        (
+            with_choices_of_nobody,
+            r"choices of \[6, 3, 9\] numbers .* \[0, 0, 0\] expected for 0 agents",
+        ),
+        (with_a_crowd, "of 257 behaviours found in one env_step, at most 256 expected"),
         (for_other_agents, r"choices of \[4, 2, 6\] numbers"),
     ],
 )
@@ -308,6 +332,17 @@ def test_what_was_not_assigned_so_is_bad_data(
     session.assign(Assignment(3, {}), b"")
     with pytest.raises(BadDataError, match=words):
         session.step(message)
+
+
+def test_simulator_of_two_behaviours_is_given_no_more_assignments() -> None:
+    session, _ = begun()
+    session.can_act = True  # as its greeting says
+    assigned(session, story()[1:3], 1)
+    assert session.can_act
+    session.answer({}, b"")
+    late = step({BEHAVIOR: story()[2], "Late?team=0": [agent(1)]}, [brain("Late?team=0")])
+    session.step(session.parse(late.SerializeToString()))
+    assert not session.can_act
 
 
 def test_env_steps_of_one_message_share_its_limit_of_size(monkeypatch: pytest.MonkeyPatch) -> None:
