@@ -92,10 +92,15 @@ class AgentDecoder:
         self.has_images = bool(self._image_sensors)
         self._num_branches = sum_of_branches(spec)
         self.most_rows = size_limits.most_rows(spec.observation_specs, self._num_branches)
+        self._row_bytes = size_limits.largest_row_bytes(spec.observation_specs, spec.action_spec)
         self.num_lists = 1  # that a message may hold, and that share these rows
         self._planner = Planner(self._num_branches, self._require_shapes)
         self._last_integers: dict[int, tuple[bytes, Int32]] = {}
         self._no_integers = np.zeros(0, np.int32)
+
+    def most_steps(self, num_rows: int) -> int:
+        """Gives how many env_steps of up to `num_rows` agents one message may hold."""
+        return size_limits.most_steps(self._row_bytes, num_rows, self.most_rows)
 
     def _require_fewer(self, num_rows: int) -> None:
         most = self.most_rows // self.num_lists
@@ -171,8 +176,13 @@ class AgentDecoder:
         self._require_fewer(len(agents))
         for agent in agents:
             self._require_number_of_observations(agent.id, len(agent.observations))
+            where = f"behaviour {self._behavior_id!r}, agent {agent.id}"
             found = [
-                (tuple(o.shape), o.HasField("compressed_data"), 4 * len(o.float_data.data))
+                (
+                    size_limits.dimensions(where, o.shape),
+                    o.HasField("compressed_data"),
+                    4 * len(o.float_data.data),
+                )
                 for o in agent.observations
             ]
             self._require_observations(agent.id, found)

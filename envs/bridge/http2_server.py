@@ -38,6 +38,7 @@ from envs.bridge.http2 import (
     window_update,
     without_padding,
 )
+from envs.bridge.size_limits import LARGEST_MESSAGE_BYTES
 
 
 class Status(IntEnum):
@@ -88,7 +89,6 @@ NOT_HTTP2 = (
     b"This port speaks gRPC. It waits for an ML-Agents simulator.\n"
 )
 MAX_MESSAGE_LENGTH = 1000  # characters of a refusal's reason
-LARGEST_MESSAGE_BYTES = 1 << 29  # a hundred agents with cameras send some megabytes
 LARGEST_HEADER_BYTES = 1 << 16
 MOST_STREAMS = 16  # calls at a time; a simulator makes one
 MOST_UNREAD_BYTES = 1 << 26  # of what is said to a dialler that keeps asking
@@ -291,15 +291,20 @@ class ServerConnection:
             return None  # refused already
         self._require_open(call)
         call.body += without_padding(payload, flags)
-        if flags & Flag.END_STREAM:
-            return self._end_request(stream)
-        if len(call.body) > LARGEST_MESSAGE_BYTES:
+        if self._num_body_bytes(call) > LARGEST_MESSAGE_BYTES + MESSAGE_HEADER_BYTES:
             reason = (
-                f"The call's message is longer than {LARGEST_MESSAGE_BYTES} bytes. Send fewer "
-                f"agents, or smaller images."
+                f"The call's message, with those of other calls that have not ended, is longer "
+                f"than {LARGEST_MESSAGE_BYTES} bytes. Send fewer agents, or smaller images."
             )
             self.refuse(stream, Status.RESOURCE_EXHAUSTED, reason)
-        return None
+            return None
+        return self._end_request(stream) if flags & Flag.END_STREAM else None
+
+    def _num_body_bytes(self, call: _Stream) -> int:
+        """How many bytes of messages that have not ended are kept; `call` is one of the calls."""
+        if len(self._streams) == 1:
+            return len(call.body)
+        return sum(len(other.body) for other in self._streams.values())
 
     def _require_open(self, call: _Stream) -> None:
         """Raises Http2Error when the dialler goes on with a call that it has ended."""

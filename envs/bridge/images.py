@@ -117,7 +117,13 @@ def decode(image: CompressedImage) -> None:
         raise ImageError(
             f"{len(files)} PNGs found for {num_channels} channels; at most one for each expected"
         )
-    sources = _sources(tuple(image.mapping), CHANNELS_PER_PNG * len(files), num_channels)
+    num_found = CHANNELS_PER_PNG * len(files)
+    if image.mapping and len(image.mapping) != num_found:
+        raise ImageError(
+            f"a channel mapping of length {len(image.mapping)} found, {num_found} expected: one "
+            f"number for each of the {CHANNELS_PER_PNG} channels of each PNG"
+        )
+    sources = _sources(tuple(image.mapping), num_found, num_channels)
     needed = {channel // CHANNELS_PER_PNG for channels in sources for channel in channels}
     size = (width, height)
     pixels = {index: _pixels(files[index], size) for index in sorted(needed)}  # each (H, W, 3)
@@ -143,11 +149,6 @@ def _sources(
                 f"PNGs with {num_found} channels in all found, at least {num_expected} expected"
             )
         return tuple((channel,) for channel in range(num_expected))
-    if len(mapping) != num_found:
-        raise ImageError(
-            f"a channel mapping of length {len(mapping)} found, {num_found} expected: one number "
-            f"for each of the {CHANNELS_PER_PNG} channels of each PNG"
-        )
     targets = set(mapping) - {PADDING}
     if targets != set(range(num_expected)):
         raise ImageError(

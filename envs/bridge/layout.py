@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from envs.bridge.proto import columns_pb2
+from envs.bridge.size_limits import MOST_DIMENSIONS
 from envs.errors import BadDataError
 
 Bytes = NDArray[np.uint8]
@@ -178,6 +179,8 @@ class RecordLayout:
             elif field.number == ACTION_MASK:
                 if mask is not None or field.wire_type != LENGTH_DELIMITED:
                     raise IrregularError("an action mask in pieces")
+                if field.value.num_bytes > MAX_STRUCTURE_BYTES:
+                    raise IrregularError("too much that is no number")
                 if any(byte & CONTINUES for byte in record[stretch]):
                     raise IrregularError("a truth value of several bytes")
                 mask = field.value
@@ -198,9 +201,9 @@ class RecordLayout:
                 column = slice(first, first + num_bytes)
                 scalars[column] = np.arange(*stretch.indices(len(record)))
                 scalar_bits[column] = PAYLOAD if is_varint else 0xFF
-        (checked,) = np.nonzero(bits)
-        if len(checked) > MAX_STRUCTURE_BYTES:
+        if np.count_nonzero(bits) > MAX_STRUCTURE_BYTES:
             raise IrregularError("too much that is no number")
+        (checked,) = np.nonzero(bits)
         structure = np.frombuffer(record, np.uint8)[checked] & bits[checked]
         return RecordLayout(
             num_bytes=len(record),
@@ -221,23 +224,29 @@ def _sensor(record: bytes, field: Field) -> Sensor:
         raise IrregularError("an observation that is no message")
     start, num_bytes = field.value
     end = start + num_bytes
-    try:
-        observation = columns_pb2.Observation.FromString(record[start:end])
-    except DecodeError as error:
-        raise IrregularError("an unreadable observation") from error
     floats = None
+    structure_bytes = num_bytes
     for part in fields_of(record, start, end):
         if part.number not in (COMPRESSED_DATA, FLOAT_DATA):
             continue
         if floats is not None or part.wire_type != LENGTH_DELIMITED:
             raise IrregularError("observation data in pieces")
         floats = Span(part.value.start, 0)
+        structure_bytes -= part.value.num_bytes
         if part.number == FLOAT_DATA:
             inner = list(fields_of(record, part.value.start, sum(part.value)))
             if len(inner) > 1 or any(f[:2] != (FLOATS, LENGTH_DELIMITED) for f in inner):
                 raise IrregularError("floats in pieces, or not packed")
             floats = inner[0].value if inner else floats
+    if structure_bytes > MAX_STRUCTURE_BYTES:
+        raise IrregularError("too much that is no number")
+    try:
+        observation = columns_pb2.Observation.FromString(record[start:end])
+    except DecodeError as error:
+        raise IrregularError("an unreadable observation") from error
     is_compressed = observation.HasField("compressed_data")
+    if len(observation.shape) > MOST_DIMENSIONS:
+        raise IrregularError("an observation of too many dimensions")
     return Sensor(tuple(observation.shape), is_compressed, floats or Span(start, 0))
 
 

@@ -20,7 +20,7 @@ UNREADABLE = (
     "simulator dialling this port, or does the simulator need another version of its package?"
 )
 SHORT_BYTES = 1 << 20
-MOST_FIELDS = 1 << 19  # counting them takes half a second; real long messages have some thousands
+MOST_FIELDS = 1 << 20  # counting them takes a second; ten of each of a hundred thousand agents
 
 # Which fields hold messages whose own fields are counted too.
 RL_OUTPUT, INTRODUCTION, PLAYED = 1, 2, 1002  # of an output; the first also of 1002: number 2

@@ -486,7 +486,7 @@ class Session:
         """How many env_steps may come in one message without going beyond a limit of size."""
         waiting = [one for one in self._behaviors.values() if one.num_waiting]
         # All may end in each.
-        return min((one.decoder.most_rows // (2 * one.num_waiting) for one in waiting), default=1)
+        return min((one.decoder.most_steps(2 * one.num_waiting) for one in waiting), default=1)
 
     def reset(self, side_channel: bytes) -> bytes:
         """Gives the reply that makes the simulator begin all episodes anew."""

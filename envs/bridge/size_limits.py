@@ -3,8 +3,7 @@
 No scene comes near these numbers; without them a few bytes could make the trainer ask for all the
 memory of its machine: a PNG of 10 kB may hold gigabytes of pixels, and agents without an action
 mask get one. They are looked at where a behaviour is met, and on totals of a message.
-How many behaviours, sensors and actions there may be is in limits.py, how long a message may be in
-http2_server.py.
+How many behaviours, sensors and actions there may be is in limits.py.
 
 Letters: N agents of a list, C channels, H height, W width, L sum of branch sizes.
 """
@@ -16,13 +15,23 @@ from collections.abc import Sequence
 
 from envs.bridge.proto.communicator_pb2 import BrainParametersProto
 from envs.errors import BadDataError, UnsupportedSpaceError
-from envs.spec import ObservationSpec
+from envs.spec import ActionSpec, ObservationSpec
 
+# 100 agents with a camera of 256 x 256 x 3 floats send 79 MB, and 158 MB when all end at once.
+LARGEST_MESSAGE_BYTES = 192 << 20
+# An eighth of it is left for side channels when env_steps are assigned.
+LARGEST_ASSIGNED_BYTES = LARGEST_MESSAGE_BYTES // 8 * 7
+MOST_STEPS = 10_000  # of one assignment
+MOST_DIMENSIONS = 16  # of an observation; those that are supported have up to 3
 LARGEST_BRAIN = 1 << 20  # bytes of a behaviour's words about its actions
 MOST_PIXELS = 1 << 24  # H x W of an image that comes as PNG; 4096 x 4096
 MOST_CHANNELS = 1024  # of such an image
 LARGEST_IMAGES = 1 << 29  # bytes of all images of a list; 512 MiB
 LARGEST_MASKS = 1 << 26  # bytes of all action masks of a list; 64 MiB
+
+# What `largest_row_bytes` counts beside numbers and pixels.
+AGENT_BYTES, SENSOR_BYTES, STEP_BYTES, FLOAT_BYTES = 48, 48, 512, 4
+PNG_BYTES, PNG_OVERHEAD = 256, 500  # of a file: its frame, and one byte of so many for its chunks
 
 LONGEST_SHOWN = 80  # characters, or numbers of a list, in a message
 
@@ -40,6 +49,16 @@ def shown_numbers(numbers: Sequence[int], brackets: str = "()") -> str:
     elif len(numbers) == 1 and brackets == "()":
         words += ","
     return f"{brackets[0]}{words}{brackets[1]}"
+
+
+def dimensions(where: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Gives the shape of an observation, or its properties; BadDataError when there are many."""
+    if len(sizes) > MOST_DIMENSIONS:
+        raise BadDataError(
+            f"{where}: an observation of {len(sizes)} dimensions found, at most "
+            f"{MOST_DIMENSIONS} expected. The simulator does not follow the protocol."
+        )
+    return tuple(sizes)
 
 
 def copy_of_brain(brain: BrainParametersProto) -> BrainParametersProto:
@@ -76,6 +95,38 @@ def most_rows(sensors: Sequence[ObservationSpec], num_branches: int) -> int:
     """
     image_bytes = sum(math.prod(sensor.shape) for sensor in sensors if sensor.dtype == "uint8")
     return min(LARGEST_IMAGES // max(1, image_bytes), LARGEST_MASKS // max(1, num_branches))
+
+
+def largest_row_bytes(sensors: Sequence[ObservationSpec], action_spec: ActionSpec) -> int:
+    """Gives how many bytes an agent may take in a message of our own simulators, choices included.
+
+    Images that nothing compresses are a little longer as PNG.
+    """
+    num_branches = sum(action_spec.discrete_branches)
+    num_chosen = action_spec.continuous_size + action_spec.discrete_size
+    size: int = AGENT_BYTES + num_branches + 2 * FLOAT_BYTES * num_chosen
+    for sensor in sensors:
+        size += SENSOR_BYTES + len(sensor.name.encode()) + 10 * len(sensor.shape)
+        if sensor.dtype == "uint8":
+            channels, height, width = sensor.shape
+            num_files = math.ceil(channels / 3)
+            file_bytes = height * (3 * width + 1)
+            size += num_files * (file_bytes + file_bytes // PNG_OVERHEAD + PNG_BYTES) + channels + 3
+        else:
+            size += FLOAT_BYTES * math.prod(sensor.shape)
+    return size
+
+
+def most_steps(row_bytes: int, num_rows: int, most_rows: int) -> int:
+    """Gives how many env_steps may be assigned, so that the message stays within all limits.
+
+    Args:
+        row_bytes: from `largest_row_bytes`.
+        num_rows: of an env_step at most.
+        most_rows: of a message.
+    """
+    step_bytes = num_rows * row_bytes + STEP_BYTES
+    return min(MOST_STEPS, most_rows // num_rows, LARGEST_ASSIGNED_BYTES // step_bytes)
 
 
 def too_many_rows(behavior_id: str, num_rows: int, most: int) -> BadDataError:

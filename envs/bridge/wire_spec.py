@@ -118,8 +118,10 @@ def _layout(
     where: str, observation: communicator_pb2.ObservationProto, has_dimension_properties: bool
 ) -> Layout:
     """Finds out what a sensor is; never SOME_IMAGE."""
-    shape = tuple(observation.shape)
-    properties = tuple(observation.dimension_properties) or (0,) * len(shape)
+    shape = size_limits.dimensions(where, observation.shape)
+    properties = size_limits.dimensions(where, observation.dimension_properties) or (0,) * len(
+        shape
+    )
     layout = LAYOUTS.get(properties)
     is_png = observation.HasField("compressed_data")
     is_image = len(shape) == 3

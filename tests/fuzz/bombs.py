@@ -219,9 +219,9 @@ BOMBS: dict[str, Bomb] = {
             discrete_branch_sizes=[100_000]), "BadDataError"),
     "half a million empty agents": (
         "first", lambda: first_message(agent(), raw=b"\x0a\0" * 500_000), "BadDataError"),
-    "half a million empty observations": (
+    "a million empty observations": (
         "first",
-        lambda: first_message(agent(), raw=length_delimited(1, b"\x6a\0" * 500_000)),
+        lambda: first_message(agent(), raw=length_delimited(1, b"\x6a\0" * 1_100_000)),
         "BadDataError"),
     "one long agent among short ones": (
         "first",
@@ -232,10 +232,10 @@ BOMBS: dict[str, Bomb] = {
         "first",
         lambda: first_message(raw=b"".join(unknown_field(10_000 + i) for i in range(100))),
         "BadDataError"),
-    "half a million assigned env_steps": (
-        "played", lambda: acted(0, in_long(1002, b"") * 500_000), "BadDataError"),
-    "half a million env_steps with choices": (
-        "played", lambda: acted(1, in_long(1002, length_delimited(1, b"")) * 500_000),
+    "a million assigned env_steps": (
+        "played", lambda: acted(0, in_long(1002, b"") * 1_100_000), "BadDataError"),
+    "a million env_steps with choices": (
+        "played", lambda: acted(1, in_long(1002, length_delimited(1, b"")) * 1_100_000),
         "BadDataError"),
     "agents of a hundred thousand behaviours": (
         "played", lambda: acted(1, length_delimited(1, entries(2, 100_000))), "BadDataError"),

@@ -201,20 +201,40 @@ def test_frames_in_any_order_are_never_anything_but_an_http2_error(
         assert connection.outgoing
 
 
-def test_message_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "flags", [0, Flag.END_STREAM], ids=["without an end", "with its last frame"]
+)
+def test_too_long_message_is_refused(flags: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http2_server, "LARGEST_MESSAGE_BYTES", 1000)
     connection = opened()
     connection.receive(frame(Frame.HEADERS, Flag.END_HEADERS, 1, HEADERS))
-    for _ in range(2):
-        assert connection.receive(frame(Frame.DATA, 0, 1, bytes(500))) == []
+    for size in (500, 505):  # with the five bytes that say how long it will be
+        assert connection.receive(frame(Frame.DATA, 0, 1, bytes(size))) == []
     assert sent(connection) == []
-    connection.receive(frame(Frame.DATA, 0, 1, b"x"))
+    connection.receive(frame(Frame.DATA, flags, 1, b"x"))
+    require_too_long(connection)
+    assert connection.receive(frame(Frame.DATA, Flag.END_STREAM, 1, bytes(500))) == []
+    assert connection.receive(call(3, b"the next one")) == [Request(3, b"the next one")]
+
+
+def require_too_long(connection: ServerConnection) -> None:
     trailers, reset = sent(connection)
     assert b"\x0bgrpc-status\x018" in trailers[3]
     assert b"longer than 1000 bytes" in trailers[3]
     assert reset[0] == Frame.RST_STREAM
-    assert connection.receive(frame(Frame.DATA, Flag.END_STREAM, 1, bytes(500))) == []
-    assert connection.receive(call(3, b"the next one")) == [Request(3, b"the next one")]
+
+
+def test_messages_of_several_calls_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_server, "LARGEST_MESSAGE_BYTES", 1000)
+    connection = opened()
+    for stream in (1, 3):
+        connection.receive(frame(Frame.HEADERS, Flag.END_HEADERS, stream, HEADERS))
+        connection.receive(frame(Frame.DATA, 0, stream, bytes(500)))
+    assert sent(connection) == []
+    connection.receive(frame(Frame.DATA, 0, 3, bytes(6)))
+    require_too_long(connection)
+    connection.receive(frame(Frame.DATA, 0, 1, bytes(500)))  # the other one goes on
+    assert sent(connection) == []
 
 
 def test_calls_without_an_end_are_limited() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scripted_client import BEHAVIOR
+from scripted_client import BEHAVIOR, brain
 from sensor_specs import vector
 
 from envs.bridge import layout, outline
@@ -12,6 +12,7 @@ from envs.bridge.codec import AgentDecoder, parse_message
 from envs.bridge.layout import IrregularError, RecordLayout, length_delimited, record_starts
 from envs.bridge.outline import AGENT_LIST, ENVELOPE, require_few_fields
 from envs.bridge.proto import columns_pb2
+from envs.bridge.wire_spec import build_spec
 from envs.errors import BadDataError
 from envs.spec import ActionSpec, BehaviorSpec
 
@@ -84,3 +85,26 @@ def test_record_of_many_fields_is_left_to_the_ordinary_parser(
     RecordLayout.of(length_delimited(1, EMPTY_OBSERVATION * 5), 0)
     with pytest.raises(IrregularError, match="too many fields"):
         RecordLayout.of(length_delimited(1, EMPTY_OBSERVATION * 6), 0)
+
+
+def test_lists_within_an_observation_are_limited() -> None:
+    words = "an observation of 17 dimensions found, at most 16 expected"
+    decoder = AgentDecoder(BEHAVIOR, BehaviorSpec([vector(2, "a")], ActionSpec(1, ())))
+    observation = length_delimited(13, length_delimited(1, b"\1" * 17))
+    with pytest.raises(BadDataError, match=words):
+        decoder.decode(length_delimited(1, observation))
+    with pytest.raises(BadDataError, match=words):
+        build_spec(brain(BEHAVIOR, 1), length_delimited(1, observation))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        length_delimited(11, b"\1" * 20_000),
+        length_delimited(13, length_delimited(1, b"\1" * 20_000)),
+    ],
+    ids=["mask", "shape"],
+)
+def test_long_lists_are_not_taken_apart_byte_by_byte(field: bytes) -> None:
+    with pytest.raises(IrregularError, match="too much that is no number"):
+        RecordLayout.of(length_delimited(1, field), 20_000)
