@@ -16,9 +16,9 @@ import numpy as np
 
 from envs.batch import Choices
 from envs.bridge import limits
+from envs.bridge.limits import shown
 from envs.bridge.proto import columns_pb2
 from envs.bridge.protocol import STATUS_OK
-from envs.bridge.size_limits import shown
 from envs.errors import BadDataError
 from envs.graph_policy import PolicyGraph
 from envs.spec import ActionSpec

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Bool, Float32, Int32, Observations, Uint8
-from envs.bridge import images, size_limits
+from envs.bridge import images, limits
 from envs.bridge.images import CompressedImage, ImageError
 from envs.bridge.layout import (
     AGENT_ID,
@@ -91,8 +91,8 @@ class AgentDecoder:
         ]
         self.has_images = bool(self._image_sensors)
         self._num_branches = sum_of_branches(spec)
-        self.most_rows = size_limits.most_rows(spec.observation_specs, self._num_branches)
-        self._row_bytes = size_limits.largest_row_bytes(spec.observation_specs, spec.action_spec)
+        self.most_rows = limits.most_rows(spec.observation_specs, self._num_branches)
+        self._row_bytes = limits.largest_row_bytes(spec.observation_specs, spec.action_spec)
         self.num_lists = 1  # that a message may hold, and that share these rows
         self._planner = Planner(self._num_branches, self._require_shapes)
         self._last_integers: dict[int, tuple[bytes, Int32]] = {}
@@ -100,12 +100,12 @@ class AgentDecoder:
 
     def most_steps(self, num_rows: int) -> int:
         """Gives how many env_steps of up to `num_rows` agents one message may hold."""
-        return size_limits.most_steps(self._row_bytes, num_rows, self.most_rows)
+        return limits.most_steps(self._row_bytes, num_rows, self.most_rows)
 
     def _require_fewer(self, num_rows: int) -> None:
         most = self.most_rows // self.num_lists
         if num_rows > most:
-            raise size_limits.too_many_rows(self._behavior_id, num_rows, most)
+            raise limits.too_many_rows(self._behavior_id, num_rows, most)
 
     def decode(self, data: bytes) -> AgentTable | None:
         """Gives the agents of a list, None when it has none.
@@ -179,7 +179,7 @@ class AgentDecoder:
             where = f"behaviour {self._behavior_id!r}, agent {agent.id}"
             found = [
                 (
-                    size_limits.dimensions(where, o.shape),
+                    limits.dimensions(where, o.shape),
                     o.HasField("compressed_data"),
                     4 * len(o.float_data.data),
                 )
@@ -289,7 +289,7 @@ class AgentDecoder:
             if shape != expected or float_bytes != float_size:
                 numbers = "" if is_image else f" with {float_bytes // 4} numbers"
                 raise BadDataError(
-                    f"{where}: shape {size_limits.shown_numbers(shape)}{numbers} found, {expected} "
+                    f"{where}: shape {limits.shown_numbers(shape)}{numbers} found, {expected} "
                     "expected as in the behaviour's first message. A sensor must keep its shape, "
                     "for all agents of a behaviour; compare their prefabs."
                 )

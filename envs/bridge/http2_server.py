@@ -38,7 +38,7 @@ from envs.bridge.http2 import (
     window_update,
     without_padding,
 )
-from envs.bridge.size_limits import LARGEST_MESSAGE_BYTES
+from envs.bridge.limits import LARGEST_MESSAGE_BYTES
 
 
 class Status(IntEnum):

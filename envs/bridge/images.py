@@ -24,7 +24,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from envs.batch import Uint8
-from envs.bridge.size_limits import shown_numbers
+from envs.bridge.limits import shown_numbers
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS_PER_PNG = 3

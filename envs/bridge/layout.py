@@ -17,8 +17,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from envs.bridge.limits import MOST_DIMENSIONS
 from envs.bridge.proto import columns_pb2
-from envs.bridge.size_limits import MOST_DIMENSIONS
 from envs.errors import BadDataError
 
 Bytes = NDArray[np.uint8]

@@ -16,7 +16,7 @@ from enum import Enum, auto
 import numpy as np
 
 from envs.batch import Actions, Choices, Decisions, Int32, Int64, Terminals
-from envs.bridge import assignments, codec, images, limits, size_limits
+from envs.bridge import assignments, codec, images, limits
 from envs.bridge.agent_rows import rows_of, some_rows, split
 from envs.bridge.assignments import Assignment
 from envs.bridge.bad_numbers import DroppedEpisode, IgnoredAgents, Sifted
@@ -351,7 +351,7 @@ class Session:
     def _remember_brains(self, output: UnityRLInitializationOutputProto) -> None:
         limits.require_usable_brains(output.brain_parameters, self._brains)
         for brain in output.brain_parameters:
-            self._brains[brain.brain_name] = size_limits.copy_of_brain(brain)
+            self._brains[brain.brain_name] = limits.copy_of_brain(brain)
 
     def _meet(
         self, behavior_id: str, agents: bytes, new_behaviors: dict[str, BehaviorSpec]
@@ -362,7 +362,7 @@ class Session:
             return None
         if brain is None:
             raise BadDataError(
-                f"agents of behaviour {size_limits.shown(behavior_id)} came before its brain "
+                f"agents of behaviour {limits.shown(behavior_id)} came before its brain "
                 "parameters; they are expected together. It does not follow the protocol."
             )
         found = build_spec(brain, agents, has_dimension_properties=self._has_dimension_properties)

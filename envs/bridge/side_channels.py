@@ -19,8 +19,8 @@ from envs.bridge.limits import (
     LONGEST_STATISTIC,
     MOST_STATISTICS,
     MOST_UNKNOWN_CHANNELS,
+    shown,
 )
-from envs.bridge.size_limits import shown
 from envs.errors import BadDataError
 
 ENGINE_CONFIGURATION = uuid.UUID("e951342c-4f7e-11ea-b238-784f4387d1f7")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from envs.bridge import images, size_limits
+from envs.bridge import images, limits
 from envs.bridge.images import ImageError
 from envs.bridge.layout import IrregularError, record_starts
 from envs.bridge.outline import AGENT_LIST, UNREADABLE, require_few_fields
@@ -96,11 +96,11 @@ def build_spec(
     specs, channels_last = [], set()
     for index, observation in enumerate(agents.value[0].observations):
         name = observation.name or f"obs_{index}"
-        where = f"behaviour {brain.brain_name!r}, sensor {size_limits.shown(name)}"
+        where = f"behaviour {brain.brain_name!r}, sensor {limits.shown(name)}"
         layout = _layout(where, observation, has_dimension_properties)
         specs.append(_observation_spec(name, observation, layout))
         if specs[-1].dtype == "uint8":
-            size_limits.require_usable_image(where, specs[-1])
+            limits.require_usable_image(where, specs[-1])
         if layout is Layout.CHANNELS_LAST:
             channels_last.add(index)
     return WireSpec(BehaviorSpec(specs, _action_spec(brain)), frozenset(channels_last))
@@ -118,10 +118,8 @@ def _layout(
     where: str, observation: communicator_pb2.ObservationProto, has_dimension_properties: bool
 ) -> Layout:
     """Finds out what a sensor is; never SOME_IMAGE."""
-    shape = size_limits.dimensions(where, observation.shape)
-    properties = size_limits.dimensions(where, observation.dimension_properties) or (0,) * len(
-        shape
-    )
+    shape = limits.dimensions(where, observation.shape)
+    properties = limits.dimensions(where, observation.dimension_properties) or (0,) * len(shape)
     layout = LAYOUTS.get(properties)
     is_png = observation.HasField("compressed_data")
     is_image = len(shape) == 3
@@ -133,11 +131,11 @@ def _layout(
         or (is_png and not is_image)
         or observation.observation_type not in types
     ):
-        few = properties[: size_limits.LONGEST_SHOWN]
+        few = properties[: limits.LONGEST_SHOWN]
         words = ", ".join(PROPERTY_WORDS.get(bits, str(bits)) for bits in few) or "none"
         kind = "PNG" if is_png else "numbers"
         raise UnsupportedSpaceError(
-            f"{where}: an observation of shape {size_limits.shown_numbers(shape)} with the "
+            f"{where}: an observation of shape {limits.shown_numbers(shape)} with the "
             f"dimension properties {words}, the type {observation.observation_type} and {kind} as "
             f"data found. Supported are {SUPPORTED}. Give the agents such a sensor instead."
         )

@@ -12,7 +12,7 @@ from scripted_client import BEHAVIOR, agent, answer, bare, brain, greeting, step
 from test_session import fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions, Choices
-from envs.bridge import codec, limits, size_limits
+from envs.bridge import codec, limits
 from envs.bridge.assignments import (
     Assignment,
     decode_assignment,
@@ -346,12 +346,12 @@ def test_simulator_of_two_behaviours_is_given_no_more_assignments() -> None:
 
 
 def test_env_steps_of_one_message_share_its_limit_of_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size_limits, "LARGEST_MASKS", 3 * 17)  # 17 agents with a branch of 3
+    monkeypatch.setattr(limits, "LARGEST_MASKS", 3 * 17)  # 17 agents with a branch of 3
     session, _ = begun()
     assert session.most_steps == 17 // (2 * 3)  # all three may end in each
     session.assign(Assignment(3, {}), b"")
     session.step(acted(story()[1:4], 1))
-    monkeypatch.setattr(size_limits, "LARGEST_MASKS", 3 * 8)
+    monkeypatch.setattr(limits, "LARGEST_MASKS", 3 * 8)
     session, _ = begun()
     session.assign(Assignment(3, {}), b"")
     with pytest.raises(BadDataError, match="at most 2 expected"):

@@ -8,7 +8,7 @@ from scripted_client import BEHAVIOR, brain, greeting
 from sensor_specs import entities, image, vector
 
 from envs.batch import Choices
-from envs.bridge import size_limits
+from envs.bridge import limits
 from envs.bridge.assignments import Assignment
 from envs.bridge.client import PlayedStep, played_message, step_message
 from envs.bridge.records import FIRST_AGENT_ID, AgentRecords
@@ -42,7 +42,7 @@ def random_records(sensors: list[ObservationSpec], chance: np.random.Generator) 
 def test_as_many_env_steps_as_may_be_assigned_fit_into_a_message(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(size_limits, "LARGEST_ASSIGNED_BYTES", 200_000)
+    monkeypatch.setattr(limits, "LARGEST_ASSIGNED_BYTES", 200_000)
     chance, sensors = np.random.default_rng(1), SENSORS[kind]
     session = Session(0, LaneTable())
     session.greet(session.parse(greeting().SerializeToString()), 1, 1)
@@ -76,9 +76,9 @@ def test_as_many_env_steps_as_may_be_assigned_fit_into_a_message(
 def test_assignments_stay_within_the_largest_message_and_what_is_left_for_side_channels() -> None:
     # 100 agents with a camera of 256 x 256 x 3 floats, which may all end: one env_step fits.
     camera = image(3, 256, 256, "camera", dtype="float32")
-    row_bytes = size_limits.largest_row_bytes([camera], ActionSpec(2, BRANCHES))
+    row_bytes = limits.largest_row_bytes([camera], ActionSpec(2, BRANCHES))
     step_bytes = 2 * 100 * row_bytes
-    assert 157_286_400 < step_bytes < size_limits.LARGEST_ASSIGNED_BYTES
-    assert size_limits.most_steps(row_bytes, 200, 10**9) == 1
-    assert size_limits.most_steps(100, 2, 10**9) == size_limits.MOST_STEPS
-    assert size_limits.LARGEST_ASSIGNED_BYTES < size_limits.LARGEST_MESSAGE_BYTES
+    assert 157_286_400 < step_bytes < limits.LARGEST_ASSIGNED_BYTES
+    assert limits.most_steps(row_bytes, 200, 10**9) == 1
+    assert limits.most_steps(100, 2, 10**9) == limits.MOST_STEPS
+    assert limits.LARGEST_ASSIGNED_BYTES < limits.LARGEST_MESSAGE_BYTES
