@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+# Environment variables that may hold a token: of who dials as a simulator, and of who commands.
+TOKEN_VARIABLE = "PPO_TRAIN_TOKEN"
+CONTROL_TOKEN_VARIABLE = "PPO_TRAIN_CONTROL_TOKEN"
 SHORTEST_TOKEN, LONGEST_TOKEN = 16, 512
 TOKEN = re.compile(r"[!-~]+")  # visible ASCII: what a header may carry without quotes
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from envs.tls import LOOPBACK, is_loopback
+from envs.tls import CONTROL_TOKEN_VARIABLE, LOOPBACK, is_loopback
 from trainer.control_client import TOKEN_IS_RIGHT
 
 logger = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.server.note_refusal(self.client_address, what)
         where = (
             "the token that the run was started with (control_settings.token_file or "
-            "PPO_TRAIN_CONTROL_TOKEN)"
+            f"{CONTROL_TOKEN_VARIABLE})"
             if self.is_elsewhere
             else "the token of run_logs/control.json"
         )

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from envs.bridge.guarded_server import Door
-from envs.tls import HOW_TO_MAKE_A_TOKEN, DoorError, fingerprint_of_file, read_token, server_context
+from envs.tls import (
+    CONTROL_TOKEN_VARIABLE,
+    HOW_TO_MAKE_A_TOKEN,
+    TOKEN_VARIABLE,
+    DoorError,
+    fingerprint_of_file,
+    read_token,
+    server_context,
+)
 from trainer.certificate import own_pair
 from trainer.config.errors import ConfigError
-from trainer.config.listen_settings import (
-    CONTROL_TOKEN_VARIABLE,
-    TOKEN_VARIABLE,
-    ControlSettings,
-    ListenSettings,
-)
+from trainer.config.listen_settings import ControlSettings, ListenSettings
 
 TLS_FOLDER = "tls"
 

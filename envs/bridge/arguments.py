@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from envs.bridge.http2_client import TrainerAddress
 from envs.errors import SimulatorDidNotStartError
 from envs.tls import (
+    TOKEN_VARIABLE,
     DoorError,
     Trust,
     host_and_port,
@@ -18,8 +19,6 @@ from envs.tls import (
     read_fingerprint,
     read_token,
 )
-
-TOKEN_VARIABLE = "PPO_TRAIN_TOKEN"
 
 
 def parse_simulator_arguments(

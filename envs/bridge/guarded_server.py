@@ -38,7 +38,7 @@ from envs.bridge.http2_server import (
 from envs.bridge.protocol import EXCHANGE
 from envs.bridge.server import Call, ConnectionLost, Dialer, SimulatorServer
 from envs.bridge.tls_wire import NotTlsError, TlsWire
-from envs.tls import LOOPBACK, address_words
+from envs.tls import LOOPBACK, TOKEN_VARIABLE, address_words
 
 _logger = logging.getLogger(__name__)
 
@@ -49,11 +49,11 @@ LOG_EVERY_S = 1.0  # a line about strangers at most; what happens in between is 
 NO_TOKEN = (
     "This trainer needs a token, and none was sent. Simulators pass it as the gRPC metadata "
     "`authorization: Bearer TOKEN`; python -m envs.gym takes --token-file FILE or the environment "
-    "variable PPO_TRAIN_TOKEN. It is the token that the trainer was started with."
+    f"variable {TOKEN_VARIABLE}. It is the token that the trainer was started with."
 )
 WRONG_TOKEN = (
     "The token that was sent is not this trainer's. Pass the one that the trainer was started with "
-    "(its --token-file or PPO_TRAIN_TOKEN)."
+    f"(its --token-file or {TOKEN_VARIABLE})."
 )
 NEEDS_TLS = (
     "This port speaks TLS only. python -m envs.gym takes --tls-fingerprint or --tls-ca. A Unity "

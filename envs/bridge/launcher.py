@@ -20,11 +20,12 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal
 
 from envs.errors import SimulatorDidNotStartError
+from envs.tls import CONTROL_TOKEN_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-SECRETS = ("PPO_TRAIN_TOKEN", "PPO_TRAIN_CONTROL_TOKEN")
+SECRETS = (TOKEN_VARIABLE, CONTROL_TOKEN_VARIABLE)
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 4000
 

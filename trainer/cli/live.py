@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 from envs.bridge.arguments import add_trust_arguments
-from envs.tls import DoorError, host_and_port, read_fingerprint, read_token
+from envs.tls import CONTROL_TOKEN_VARIABLE, DoorError, host_and_port, read_fingerprint, read_token
 from trainer.config.errors import UserError
-from trainer.config.listen_settings import CONTROL_TOKEN_VARIABLE
 from trainer.control_client import Address, command, live_address
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from envs.tls import CONTROL_TOKEN_VARIABLE, TOKEN_VARIABLE
 from trainer.config.errors import UserError
 from trainer.config.problems import KeyPath, nearest, program
 
@@ -70,7 +71,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
         Flag(LISTEN, "tls", "generate", "make a certificate and key for the run, and keep them"),
         Flag(LISTEN, "tls_cert", "FILE", "certificate (PEM)"),
         Flag(LISTEN, "tls_key", "FILE", "its private key (PEM)"),
-        Flag(LISTEN, "token_file", "FILE", "their token; without it PPO_TRAIN_TOKEN holds it"),
+        Flag(LISTEN, "token_file", "FILE", f"their token; without it {TOKEN_VARIABLE} holds it"),
     ),
     "storage": (
         Flag(STORE, "run_id", "ID", "name of the run and its folder"),
@@ -102,7 +103,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "control_settings",
             "token_file",
             "FILE",
-            "their token; without it PPO_TRAIN_CONTROL_TOKEN holds it, or run_logs/control.json",
+            f"their token; without it {CONTROL_TOKEN_VARIABLE} holds it, or run_logs/control.json",
             "--control-token-file",
         ),
         Flag(

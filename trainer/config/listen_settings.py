@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from trainer.config.settings import RunSettings
 
 LARGEST_PORT = 65535
-TOKEN_VARIABLE = "PPO_TRAIN_TOKEN"
-CONTROL_TOKEN_VARIABLE = "PPO_TRAIN_CONTROL_TOKEN"
 BOTH = (
     "Listening elsewhere than on loopback needs TLS (tls: generate, or tls_cert and tls_key below "
     "listen_settings) and a token"
