@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotInTimeError
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, Full, Queue
 from types import TracebackType
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 
 VERBS = ("status", "pause", "continue", "checkpoint", "export", "set", "stop")
 MOST_QUEUED = 64
+# What a run does when its loop is over, in words that follow "it".
+SAVES = "saves and exports what it has learnt"
+CLOSES = "closes its simulators"
+EVALUATES = (
+    "plays what it has saved last (evaluation_episodes), for a quarter of an hour at most; Ctrl-C "
+    "or SIGTERM ends that at once, and loses nothing but the score"
+)
 # An update of millions of decisions, or a checkpoint on a slow disk, is no hang.
 LONG_PART_LIMIT_S = 3600.0
 
@@ -110,7 +117,7 @@ class Control:
         self._progress: RunProgress | None = None
         self._server: ControlServer | None = None
         self._health_server: HealthServer | None = None
-        self.is_ending = False  # the loop is over, what is left is to save
+        self._ending: str | None = None  # what it does, once the loop is over
         self._address: Address | None = None
         self.pulse = Pulse(settings.stall_limit_s)
 
@@ -228,6 +235,33 @@ class Control:
         """Takes how the run is doing now; it is read by other threads."""
         self._progress = progress
 
+    @contextmanager
+    def ending(self, doing: str, progress: RunProgress | None = None) -> Iterator[None]:
+        """The loop is over, and the block does what comes then, for as long as it takes.
+
+        From now on every command is answered at once, with what the run does.
+
+        Args:
+            doing: in words that follow "it".
+            progress: of the run as it ends.
+        """
+        if progress is not None:
+            self.publish(replace(progress, steps_per_s=0.0, left_s=None, is_paused=False))
+        with self._lock:
+            self._ending = doing
+        for command in self.take():
+            command.reply.set_exception(self._ended())
+        try:
+            with self.pulse.long_part():
+                yield
+        finally:
+            self._ending = CLOSES
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the loop is over."""
+        return self._ending is not None
+
     def take(self) -> Iterator[Command]:
         """Gives the commands that wait; each has to be replied to."""
         while True:
@@ -271,6 +305,12 @@ class Control:
             return Reply.message(200, command.reply.result(COMMAND_WAIT_S))
         except NotInTimeError:
             return self._give_up(command)
+        except StoppingError as error:
+            run = f"Run '{self._run_id}'"
+            if verb == "stop":
+                return Reply.message(200, f"{run} is already stopping: it {error}.")
+            words = f"`{verb}` was not carried out: {run} is stopping. It {error}."
+            return Reply.message(503, words)
         except (EndedError, CancelledError):
             return Reply.message(503, str(self._ended()))
         except CommandError as error:
@@ -282,7 +322,7 @@ class Control:
 
     def _enqueue(self, command: Command) -> None:
         with self._lock:
-            if not self._is_open:
+            if not self._is_open or self._ending is not None:
                 raise self._ended()
             try:
                 self._queue.put_nowait(command)
@@ -309,14 +349,21 @@ class Control:
         head = f"Run '{self._run_id}' (pid {os.getpid()}), last sign of its loop {age_s:.1f} s ago:"
         if self._progress is None:
             return f"{head} it starts; no simulator has been heard yet."
-        text = f"{head}\n{status_text(self._progress)}"
+        stopping = "" if self._ending is None else f" it is stopping. It {self._ending}."
+        text = f"{head}{stopping}\n{status_text(self._progress)}"
         if self._health_server is not None:
             text += f"\ngRPC health checks on {LOOPBACK}:{self._health_server.port}"
         return text
 
     def _ended(self) -> EndedError:
+        if self._is_open and self._ending is not None:
+            return StoppingError(self._ending)
         return EndedError(f"Run '{self._run_id}' is ending and takes no more commands.")
 
 
 class EndedError(UserError):
     """A command came when the loop was over."""
+
+
+class StoppingError(EndedError):
+    """It came when the loop was over, and the run does what these words say of "it"."""

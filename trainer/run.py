@@ -19,7 +19,7 @@ from trainer.allocator import MemoryReturn
 from trainer.behavior import Behavior, Summary
 from trainer.commands import Commands
 from trainer.config.settings import RunSettings
-from trainer.control import Control
+from trainer.control import EVALUATES, SAVES, Control
 from trainer.description import describe
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
@@ -100,7 +100,7 @@ class Run:
             with self.control:
                 outcome = self._play()
                 if outcome.exit_code == 0:
-                    with self.control.pulse.long_part():
+                    with self.control.ending(EVALUATES, self.progress()):
                         self.storage.finish_evaluation(lambda: bool(self.stop))
         except BaseException as error:
             told = in_words(error, self.storage.folder.path)
@@ -134,11 +134,11 @@ class Run:
                 code = EXIT_NO_SIMULATORS if self.behaviors else EXIT_USER_ERROR
                 outcome = Outcome(code, self._reason(error))
             except BaseException:
-                with self.control.pulse.long_part():
+                with self.control.ending(SAVES):
                     self._save_in_spite()
                 raise
             # Simulators may take seconds to quit: they come after it.
-            with self.control.pulse.long_part():
+            with self.control.ending(SAVES, self.progress()):
                 self._save_all()
         return outcome
 
@@ -151,7 +151,6 @@ class Run:
 
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
-        self.control.is_ending = True
         failures: list[Exception] = []
         sound = [behavior for behavior in self.behaviors.values() if behavior.is_sound]
         steps: list[Callable[[], None]] = []

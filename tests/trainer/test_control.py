@@ -46,6 +46,50 @@ PROGRESS = RunProgress(
 )
 
 
+def test_commands_are_answered_at_once_when_the_loop_is_over(tmp_path: Path) -> None:
+    control = opened(tmp_path)
+    with control:
+        control.publish(PROGRESS)
+        address = address_of(tmp_path)
+        waiting = {}
+        asking = {  # they come while the loop is busy with its last turn
+            verb: threading.Thread(
+                target=lambda verb=verb: waiting.update({verb: told(address, verb)})
+            )
+            for verb in ("stop", "export")
+        }
+        for thread in asking.values():
+            thread.start()
+        while control._queue.qsize() < len(asking):
+            pass
+        with control.ending("sweeps", PROGRESS):
+            for thread in asking.values():
+                thread.join(10)
+            later = {verb: told(address, verb) for verb in ("stop", "set", "pause", "continue")}
+            status = told(address, "status")
+        between = told(address, "stop")
+    refusal = "`{}` was not carried out: Run 'run' is stopping. It sweeps."
+    assert waiting == {
+        "stop": "Run 'run' is already stopping: it sweeps.",
+        "export": refusal.format("export"),
+    }
+    assert later == {
+        "stop": "Run 'run' is already stopping: it sweeps.",
+        **{verb: refusal.format(verb) for verb in ("set", "pause", "continue")},
+    }
+    assert "s ago: it is stopping. It sweeps.\nWalker: step 1,200 of 5,000" in status
+    assert "0 steps/s" in status  # not paused, nor at the pace of before
+    assert between == "Run 'run' is already stopping: it closes its simulators."
+
+
+def told(address: Address, verb: str) -> str:
+    """Asks over the real endpoint; gives what it says, carried out or not."""
+    try:
+        return command(address, verb, {})
+    except CommandError as error:
+        return str(error)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now_s = 100.0

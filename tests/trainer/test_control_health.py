@@ -86,7 +86,8 @@ def test_status_follows_the_state_of_the_run(tmp_path: Path) -> None:
         next_is(NOT_SERVING)
         control.publish(PLAYING)
         next_is(SERVING)
-        control.is_ending = True
+        with control.ending("saves"):
+            pass
         next_is(NOT_SERVING)
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer_process import Trainer, checkpoint, run_events, tiny_build, tiny_yaml
+import yaml
+from trainer_process import (
+    Trainer,
+    checkpoint,
+    run_events,
+    tiny_build,
+    tiny_yaml,
+    write_yaml,
+)
 
 from trainer.control_client import COMMAND_WAIT_S, read_address
 
@@ -103,6 +112,36 @@ def test_running_run_is_asked_paused_changed_saved_and_stopped(
     settings = json.loads(checkpoint(run, "1D")["settings"])
     assert settings["hyperparameters"]["learning_rate"] == 0.001
     assert run_events(run)[-1]["reason"] in last
+
+
+def test_run_that_evaluates_its_last_checkpoint_answers_at_once(
+    tmp_path: Path, answered: Callable[..., str], refused: Callable[..., str]
+) -> None:
+    tiny_build(tmp_path, "--actions", "1,0")
+    path = tiny_yaml(tmp_path, max_steps=1_000_000, summary_freq=200)
+    own = {"checkpoint_settings": {"evaluation_episodes": 1_000_000}}  # hours
+    write_yaml(path, {**yaml.safe_load(path.read_text()), **own})
+    run = tmp_path / "results" / "run"
+    with Trainer(*WORDS, cwd=tmp_path) as trainer:
+        trainer.wait_for(r"1D\. Step: 200\. ")
+        assert "Run 'run' ends" in answered("stop", *RUN, cwd=tmp_path)
+        trainer.wait_for(r"Exported .*1D-\d+\.onnx")
+        said = answered("stop", *RUN, cwd=tmp_path)
+        while "closes its simulators" in said or "saves" in said:
+            said = answered("stop", *RUN, cwd=tmp_path)
+        assert "Run 'run' is already stopping: it plays what it has saved last" in said
+        said = answered("status", *RUN, cwd=tmp_path)
+        assert "it is stopping. It plays what it has saved last (evaluation_episodes)" in said
+        assert "1D: step " in said
+        assert "0 steps/s" in said
+        assert "simulators 0" in said
+        for words in (("checkpoint",), ("set", "beta=1e-3"), ("pause",), ("export",)):
+            told = refused(*words, *RUN, cwd=tmp_path)
+            assert f"`{words[0]}` was not carried out: Run 'run' is stopping. It plays" in told
+        trainer.signal(signal.SIGTERM)
+        assert trainer.wait() == 0
+    assert run_events(run)[-1]["reason"] == "stopped by `ppo-train stop`"
+    assert [event["event"] for event in run_events(run)].count("stop") == 1
 
 
 def test_wall_time_ends_the_run_saved(tmp_path: Path) -> None:
