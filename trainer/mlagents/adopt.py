@@ -88,18 +88,38 @@ def adopt(
         raise CheckpointError(_refusal(checkpoint, behavior, found.mismatches))
     policy.load_state_dict(weights)
 
-    moments: dict[str, Tensor] | str
+    moments = _moments(checkpoint, policy, sources, settings)
+    state = _state(policy, behavior, spec, settings, moments, seed) | {"step": checkpoint.step}
+    return Adopted(state, _report(checkpoint, policy, moments, found))
+
+
+def _moments(
+    checkpoint: MlagentsCheckpoint,
+    policy: ActorCritic,
+    sources: Mapping[str, Source],
+    settings: BehaviorSettings,
+) -> dict[str, Tensor] | str:
+    """Gives Adam's moments, or why they cannot be taken."""
     if not isinstance(settings.hyperparameters, PPOHyperparameters):
-        moments = f"it is PPO's, and trainer_type is {settings.trainer_type}"
-    elif settings.hyperparameters.critic_learning_rate is not None:
-        moments = "it is for actor and critic together, and critic_learning_rate parts them"
-    else:
-        moments = moments_of(checkpoint, policy, sources)
-    state: State = {
+        return f"it is PPO's, and trainer_type is {settings.trainer_type}"
+    if settings.hyperparameters.critic_learning_rate is not None:
+        return "it is for actor and critic together, and critic_learning_rate parts them"
+    return moments_of(checkpoint, policy, sources)
+
+
+def _state(
+    policy: ActorCritic,
+    behavior: str,
+    spec: BehaviorSpec,
+    settings: BehaviorSettings,
+    moments: dict[str, Tensor] | str,
+    seed: int,
+) -> State:
+    """Gives the state of a behaviour that has this policy, and has done nothing yet."""
+    return {
         "behavior": behavior,
         "spec": spec_to_state(spec),
         "settings": settings.model_dump_json(),
-        "step": checkpoint.step,
         "num_updates": 0,
         "learning_rate_factor": 1.0,
         "summarised_step": 0,
@@ -114,7 +134,6 @@ def adopt(
         "recent_returns": [],
         "recent_lengths": [],
     }
-    return Adopted(state, _report(checkpoint, policy, moments, found))
 
 
 def _compare_kinds(network: NetworkSettings, policy: ActorCritic, found: _Findings) -> None:
