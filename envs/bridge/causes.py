@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 # What programs end with when the user gave them something they cannot use: argparse, envs.gym.
 USAGE_EXIT_CODE = 2
+# What Xlib, SDL, GLFW and Unity say last when there is no display, or no more.
+DISPLAY_WORDS = re.compile(
+    r"fatal IO error .* on X server|X connection to .* broken|no available video device|"
+    r"(open|connect to) (the )?(X )?display|no screens found|Desktop is 0 x 0",
+    re.IGNORECASE,
+)
+DISPLAY_ADVICE = (
+    "It has no display, or has lost it: start Unity builds with --no-graphics, or give those with "
+    "cameras a display that stays, such as `xvfb-run -a ppo-train ...`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +80,9 @@ def of_end(simulator: Simulator, exit_code: int) -> Cause:
             f"exit code {exit_code} says that it was started with something it cannot use, which a "
             "restart would not change"
         )
+    advice = DISPLAY_ADVICE if DISPLAY_WORDS.search(simulator.log_words()) else ""
     if simulator.session.phase is Phase.GREETING:
         what = f"ended before it dialled the trainer ({words})"
-        return Cause(SimulatorDidNotStartError, what, refusal=refusal)
+        return Cause(SimulatorDidNotStartError, what, advice, refusal)
     what = f"ended in the middle of the run ({words})"
-    return Cause(SimulatorCrashedError, what, refusal=refusal)
+    return Cause(SimulatorCrashedError, what, advice, refusal)

@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ import numpy as np
 from envs.bridge import images
 from envs.bridge.arguments import parse_simulator_arguments
 from envs.bridge.client import TrainerClosedError, TrainerConnection, brain, step_message
+from envs.bridge.http2 import Flag, Frame, frame
 from envs.bridge.proto.communicator_pb2 import (
     NONE,
     PNG,
@@ -42,6 +45,8 @@ IDS_PER_AGENT = 10_000  # an agent's episodes are numbered from its number times
 BIG_OBSERVATION = 1_200_000  # floats; 4.8 MB, more than gRPC lets through unasked
 CAMERA = (3, 6, 8)  # channels, height, width
 AWAKE_AT_MOST_S = 600.0
+SLOW_STEP_S = 0.2
+NUM_FLOODED = 3_000
 
 Agents = dict[str, list[AgentInfoProto]]  # by behaviour id
 
@@ -84,6 +89,36 @@ def crash_mid_episode(stage: Stage) -> Agents:
     """The process ends without a word."""
     if stage.step >= stage.at:
         print("Scripted crash: the simulator's last words", file=sys.stderr, flush=True)
+        os._exit(stage.exit_code)
+    return stage.everyone()
+
+
+def lost_display(stage: Stage) -> Agents:
+    """The X server goes away, so Xlib ends the process, with these words."""
+    if stage.step >= stage.at:
+        words = 'XIO:  fatal IO error 11 (Resource temporarily unavailable) on X server ":99"'
+        print(words, file=sys.stderr, flush=True)
+        os._exit(1)
+    return stage.everyone()
+
+
+def slow(stage: Stage) -> Agents:
+    """Every env_step takes long, but not too long."""
+    time.sleep(SLOW_STEP_S)  # the slowness is the point
+    return stage.everyone()
+
+
+def flood(stage: Stage) -> Agents:
+    """Calls without end come before the trainer has answered the first one."""
+    if stage.step >= stage.at:
+        wire = stage.connection._connection
+        message = encoded(stage.everyone(), {BEHAVIOR})
+        body = struct.pack(">BI", 0, len(message)) + message
+        with suppress(OSError):  # the trainer hangs up
+            for number in range(NUM_FLOODED):
+                stream = wire._stream + 2 * (number + 1)
+                head = frame(Frame.HEADERS, Flag.END_HEADERS, stream, wire._request_headers)
+                wire._socket.sendall(head + frame(Frame.DATA, Flag.END_STREAM, stream, body))
         os._exit(stage.exit_code)
     return stage.everyone()
 
@@ -263,6 +298,9 @@ def goodbye(stage: Stage) -> Agents:
 SCRIPTS: Mapping[str, Script] = {
     "healthy": healthy,
     "crash-mid-episode": crash_mid_episode,
+    "lost-display": lost_display,
+    "slow": slow,
+    "flood": flood,
     "silent": silent,
     "garbage": garbage,
     "garbage-agents": garbage_agents,
