@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from one_simulator import fleet_and_client, pump, receive, receive_loss
 from scripted_client import BEHAVIOR, agent, answer, bare, brain, greeting, step
-from test_session import fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions, Choices
 from envs.bridge import codec, limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from one_simulator import connect, fleet_and_client, pump, receive, receive_loss
 from scripted_client import BEHAVIOR, ScriptedClient, agent, answer, bare, brain, step
-from test_session import connect, fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions
 from envs.bridge.proto.communicator_pb2 import AgentInfoProto

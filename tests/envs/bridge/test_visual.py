@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from one_simulator import connect, fleet_and_client, pump, receive, receive_loss
 from png_files import numbered, png
 from scripted_client import BEHAVIOR, ScriptedClient, answer, brain, greeting
 from scripted_client import step as step_message
-from test_session import connect, fleet_and_client, pump, receive, receive_loss
 
 from envs.batch import Actions
 from envs.bridge import images

@@ -1,17 +1,23 @@
-"""A finished run that tests of several verbs look at."""
+"""Finished runs, commands, settings files and behaviours, for tests of the trainer."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from crowd_behavior import SETTINGS, MakeBehavior, spec_of
 from trainer_process import ppo_train, tiny_build, tiny_yaml
 
+from envs.spec import BehaviorSpec
+from trainer.behavior import Behavior
 from trainer.cli.main import main
+from trainer.config.settings import BehaviorSettings
 
 
 @dataclass(frozen=True)
@@ -84,3 +90,51 @@ def refused(in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., st
         return errors
 
     return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def write_file(text: str) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def make_behavior(tmp_path: Path) -> Iterator[MakeBehavior]:
+    torch.set_num_threads(1)  # as a run does for small networks
+    made: list[Behavior] = []
+
+    def build(
+        spec: BehaviorSpec | None = None,
+        state: dict[str, object] | None = None,
+        seed: int = 3,
+        is_training: bool = True,
+        starts_at_zero: bool = False,
+        **changes: Any,
+    ) -> Behavior:
+        settings = {
+            key: {**value, **changes.get(key, {})} if isinstance(value, dict) else value
+            for key, value in {**changes, **SETTINGS}.items()
+        }
+        settings.update({key: value for key, value in changes.items() if key not in settings})
+        settings.update({k: v for k, v in changes.items() if not isinstance(v, dict)})
+        behavior = Behavior(
+            "Crab",
+            spec or spec_of(),
+            BehaviorSettings.model_validate(settings),
+            tmp_path / str(len(made)),
+            seed=seed,
+            device=torch.device("cpu"),
+            is_training=is_training,
+            state=state,
+            starts_at_zero=starts_at_zero,
+        )
+        made.append(behavior)
+        return behavior
+
+    yield build
+    for behavior in made:
+        behavior.metrics.close()
