@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -17,6 +18,7 @@ from envs.bridge.proto.communicator_pb2 import UnityMessageProto
 
 # What a restart would not change: then a simulator is given up.
 FINAL = ("camera of 60000 x 60000", "fewer than no actions")
+NUM_LIVES = 6  # of a simulator that spoils what it has played
 NUM_FINAL = len(FINAL) + 1  # and a greeting of another protocol
 
 
@@ -76,3 +78,33 @@ def test_run_goes_on_whatever_another_simulator_sends(tmp_path: Path) -> None:
     assert checkpoint(run, "Scripted")["step"] > 0
     assert [loss["will_restart"] for loss in losses].count(False) == NUM_FINAL
     assert all(len(loss["message"]) < LONGEST_WORDS for loss in losses)
+
+
+def test_run_goes_on_whatever_a_simulator_says_it_has_played(tmp_path: Path) -> None:
+    """One simulator acts for itself; the lives of the other one spoil what they have played."""
+    (tmp_path / "lives").mkdir()
+    here = Path(__file__).parent
+    modules = os.pathsep.join(map(str, (here, here.parent / "compliance")))
+    command = f"{sys.executable} {here / 'spoilt_player.py'} --lives {tmp_path / 'lives'}"
+    build = tmp_path / "players.x86_64"
+    build.write_text(
+        f'#!/bin/sh\nexport PYTHONPATH="{modules}:$PYTHONPATH"\n'
+        f'exec {command} --env hybrid_env:HybridEnv --behavior Hybrid --num-areas 2 "$@"\n'
+    )
+    build.chmod(0o755)
+    settings = tiny_yaml(tmp_path, name="Hybrid", max_steps=100_000_000, summary_freq=500)
+    limits = "max_lifetime_restarts: -1, restarts_rate_limit_n: -1, restart_delay_s: 0"
+    settings.write_text(settings.read_text() + f"env_settings: {{act_at: simulator, {limits}}}\n")
+    with Trainer("settings.yaml", "--env", build, "--num-envs", 2, cwd=tmp_path) as trainer:
+        trainer.wait_for(rf"(?s)(?:Restarting \(\d+\).*?){{{NUM_LIVES}}}")
+        step = int((re.findall(r"Hybrid\. Step: (\d+)\. ", trainer.output) or ["0"])[-1])
+        trainer.wait_for(rf"Hybrid\. Step: {step // 500 * 500 + 1000}\. ")
+        trainer.signal(signal.SIGINT)
+        assert trainer.wait() == 130, trainer.output
+        said = trainer.output
+    assert "Traceback" not in said, said
+    losses = [e for e in run_events(tmp_path / "results" / "ppo") if e["event"] == "simulator_lost"]
+    assert len(losses) >= NUM_LIVES
+    assert all(loss["will_restart"] and len(loss["message"]) < LONGEST_WORDS for loss in losses)
+    assert len({loss["message"].split("sent bad data: ")[1][:30] for loss in losses}) > 1
+    assert checkpoint(tmp_path / "results" / "ppo", "Hybrid")["step"] > 0
