@@ -63,13 +63,19 @@ class Memory:
         }
 
 
+def resident_mb(pid: int, field: str = "VmRSS") -> float:
+    """Reads the resident memory of a process, in 1e6 bytes: now, or with VmHWM the most so far."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"process {pid} has no {field}; it has ended")
+
+
 def take_peak_mb(pid: int) -> float:
     """Reads the most that was resident of a process since the last call, in 1e6 bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # sets the mark back; see proc(5)
-            return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"process {pid} has no VmHWM; it has ended")
+    peak_mb = resident_mb(pid, "VmHWM")
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # sets the mark back; see proc(5)
+    return peak_mb
 
 
 def measure(trainer: Trainer, minutes: float, configs: Path, sample_s: float) -> Memory:
