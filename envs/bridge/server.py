@@ -260,6 +260,8 @@ class Dialer:
         self.hang_up()
 
     def _serve(self, ready: int) -> None:
+        if self._wire.fileno() < 0:
+            return  # lost its place to a newcomer that was found ready at the same moment
         if ready & WRITABLE:
             self._send()
         if not ready & READABLE:

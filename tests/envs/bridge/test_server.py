@@ -13,7 +13,7 @@ from scripted_client import CHANNEL_OPTIONS, PATIENCE_S, Future, ScriptedClient,
 
 from envs.bridge.event_loop import EventLoop
 from envs.bridge.protocol import EXCHANGE
-from envs.bridge.server import Call, ConnectionLost, SimulatorServer
+from envs.bridge.server import MOST_DIALLERS, Call, ConnectionLost, SimulatorServer
 
 if TYPE_CHECKING:
     Method = grpc.UnaryUnaryMultiCallable[bytes, bytes]
@@ -166,3 +166,23 @@ def test_browsers_are_told_what_the_port_is_for(port: Port) -> None:
         port.loop.serve(PATIENCE_S)  # hears what it says
         assert not port.server.is_connected
         assert b"waits for an ML-Agents simulator" in browser.recv(1000)
+
+
+def test_dialler_that_loses_its_place_while_it_speaks_is_hung_up_once(port: Port) -> None:
+    address = ("127.0.0.1", port.server.port)
+    crowd = []
+    for _ in range(MOST_DIALLERS):
+        crowd.append(socket.create_connection(address))
+        port.loop.serve(PATIENCE_S)
+    # One look at the sockets finds both: the newcomer, who takes the oldest one's place, and the
+    # oldest one's words.
+    crowd.append(socket.create_connection(address))
+    crowd[0].sendall(b"PRI")
+    port.loop.serve(PATIENCE_S)
+    client = ScriptedClient(port.server.port)
+    future = client.send(greeting())
+    port.next_call().answer(b"welcome")
+    assert port.result(future) == b"welcome"
+    client.close()
+    for dialler in crowd:
+        dialler.close()
