@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from trainer.config.hyperparameters import PPOHyperparameters
 from trainer.config.load import load_run
 
 ROOT = Path(__file__).parents[3]
@@ -20,17 +20,35 @@ def test_settings_file_of_the_repository_loads(
     assert caplog.text == ""
 
 
-def test_unity_walker_is_the_one_of_the_issue() -> None:
-    walker = load_run(ROOT / "configs/unity/Walker.yaml").behaviors["Walker"]
-    ppo, network = walker.hyperparameters, walker.network_settings
-    assert isinstance(ppo, PPOHyperparameters)
-    assert (ppo.batch_size, ppo.buffer_size, ppo.num_epoch) == (2048, 20480, 3)
-    assert (ppo.learning_rate, ppo.beta, ppo.epsilon, ppo.lambd) == (0.0003, 0.005, 0.2, 0.95)
-    assert (network.normalize, network.hidden_units, network.num_layers) == (True, 512, 3)
-    extrinsic = walker.reward_signals["extrinsic"]
-    assert (extrinsic.gamma, extrinsic.strength) == (0.995, 1.0)
-    assert (walker.keep_checkpoints, walker.max_steps) == (5, 30_000_000)
-    assert (walker.time_horizon, walker.summary_freq) == (1000, 30000)
+def test_unity_walker_carries_exactly_ml_agents_settings() -> None:
+    document = yaml.safe_load((ROOT / "configs/unity/Walker.yaml").read_text())
+    assert document == {
+        "behaviors": {
+            "Walker": {
+                "trainer_type": "ppo",
+                "hyperparameters": {
+                    "batch_size": 2048,
+                    "buffer_size": 20480,
+                    "learning_rate": 0.0003,
+                    "beta": 0.005,
+                    "epsilon": 0.2,
+                    "lambd": 0.95,
+                    "num_epoch": 3,
+                },
+                "network_settings": {
+                    "normalize": True,
+                    "hidden_units": 512,
+                    "num_layers": 3,
+                    "vis_encode_type": "simple",
+                },
+                "reward_signals": {"extrinsic": {"gamma": 0.995, "strength": 1.0}},
+                "keep_checkpoints": 5,
+                "max_steps": 30000000,
+                "time_horizon": 1000,
+                "summary_freq": 30000,
+            }
+        }
+    }
 
 
 def test_default_job_trains_walker2d() -> None:
