@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.live import Live
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -69,7 +70,7 @@ class LiveReporter(Reporter):
             show_path=debug,
             show_time=False,
             markup=False,
-            highlighter=None,
+            highlighter=NullHighlighter(),  # None would be the default one
             rich_tracebacks=False,
         )
         handler.setFormatter(logging.Formatter("%(message)s"))
