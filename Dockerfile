@@ -14,8 +14,9 @@ RUN python3 -m venv .venv
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY trainer trainer
 COPY envs envs
-# torch comes first, from its own index: the ordinary one has only builds with CUDA.
-RUN .venv/bin/pip install --quiet --no-cache-dir --constraint constraints.txt --index-url "$TORCH_INDEX" torch
+# torch comes first, from its own index: the ordinary one has only builds with CUDA. It comes alone:
+# that index holds few versions of what torch needs, and the pinned ones are on the ordinary one.
+RUN .venv/bin/pip install --quiet --no-cache-dir --constraint constraints.txt --no-deps --index-url "$TORCH_INDEX" torch
 # hadolint ignore=DL3059 # a layer of its own: torch is large and seldom changes
 RUN .venv/bin/pip install --quiet --no-cache-dir --constraint constraints.txt --editable '.[mujoco,video,remote]'
 
