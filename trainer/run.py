@@ -405,12 +405,12 @@ class Run:
                 self._relaunch()
 
     def _simulator_seed(self, total_steps: int) -> int:
-        """Seed of the simulators of a run at this step.
+        """Seed of the simulators of a run at this step; of one that acts alone, at any step.
 
-        In reproducible mode the simulators start anew at every checkpoint with a seed that depends
-        on the step alone, so a run that was resumed there cannot be told from one that was not.
+        A resumed run must not meet the episodes of its beginning again. In reproducible mode the
+        simulators start anew at every checkpoint, with the seed of one that is resumed there.
         """
-        return self.seed if not self.settings.reproducible else (self.seed + total_steps) % 2**31
+        return (self.seed + total_steps) % 2**31 if self.is_training else self.seed
 
     def _relaunch(self) -> None:
         self._unsent.clear()

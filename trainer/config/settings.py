@@ -112,7 +112,8 @@ class EnvironmentSettings(Settings):
     """Seconds that a simulator may be silent."""
 
     seed: WireLimit = -1
-    """Seed of the run; simulator i gets seed + i. -1 draws one."""
+    """Seed of the run; simulator i gets seed + i, after a resume the steps so far on top. -1 draws
+    one."""
 
     max_lifetime_restarts: WireLimit = 10
     """Crashes after which a simulator is given up; -1: never."""
