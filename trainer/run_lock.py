@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trainer.config.errors import ConfigError
+
+_logger = logging.getLogger(__name__)
 
 LOCK = "trainer.lock"
 LOCKED_BYTE = 1 << 20  # behind the text: on Windows nobody may read what is locked
@@ -55,7 +58,10 @@ def _locked(path: Path) -> int:
 
 
 def take_lock(file: int) -> bool:
-    """Takes the lock of an open file, which ends with the process; False: somebody has it."""
+    """Takes the lock of an open file, which ends with the process; False: somebody has it.
+
+    Where the file system has no locks nobody has it, and a warning says so.
+    """
     if sys.platform == "win32":
         import msvcrt
 
@@ -73,6 +79,9 @@ def take_lock(file: int) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # some network file systems have no locks; then it is up to the user
-        return True
+    except OSError as error:  # some network file systems have no locks
+        _logger.warning(
+            f"This file system takes no locks ({error.strerror}): nothing keeps a second trainer "
+            f"out of this run. Start it once only, or let --results-dir be on another file system."
+        )
     return True

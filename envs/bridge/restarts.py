@@ -24,17 +24,21 @@ def refusal(simulator: Simulator, plan: FleetPlan, *, has_ever_connected: bool) 
         return "no simulator has ever connected"
     if 0 <= plan.max_lifetime_restarts <= simulator.num_restarts:
         return (
-            f"it has been restarted {simulator.num_restarts} times "
+            f"it has been restarted {_times(simulator.num_restarts)} "
             "(env_settings.max_lifetime_restarts)"
         )
     recent = num_recent(simulator, plan.restarts_rate_limit_period_s)
     if 0 <= plan.restarts_rate_limit_n <= recent:
         return (
-            f"it has been restarted {recent} times within the last "
+            f"it has been restarted {_times(recent)} within the last "
             f"{plan.restarts_rate_limit_period_s:g} s (env_settings.restarts_rate_limit_n and "
             "restarts_rate_limit_period_s)"
         )
     return None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def delay_s(simulator: Simulator, plan: FleetPlan) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -63,3 +65,15 @@ def test_lock_ends_with_an_error_too(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with run_lock(tmp_path):
         pass
+
+
+def test_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with run_lock(tmp_path), run_lock(tmp_path):
+        pass
+    assert caplog.text.count("takes no locks (No locks available)") == 2

@@ -41,7 +41,7 @@ def test_run_goes_on_without_a_killed_simulator_and_saves_when_none_is_left(
         said = trainer.output
     assert said.count("ended in the middle of the run (exit code -9, SIGKILL).") == 4
     assert said.count("Restarting (1 of 10).") == 2
-    assert said.count("Given up: it has been restarted 1 times within the last 60 s") == 2
+    assert said.count("Given up: it has been restarted once within the last 60 s") == 2
     assert "Simulators that go on: 1." in said
     run = tmp_path / "results" / "ppo"
     losses = [event for event in run_events(run) if event["event"] == "simulator_lost"]
