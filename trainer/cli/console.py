@@ -128,7 +128,7 @@ def _install(handler: logging.Handler, debug: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if debug else logging.INFO)
-    for noisy in ("matplotlib", "PIL"):
+    for noisy in ("matplotlib", "PIL", "hpack"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

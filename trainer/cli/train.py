@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             outcome = run.execute()
         has_failed = outcome.exit_code in (EXIT_USER_ERROR, EXIT_NO_SIMULATORS)
         say = reporter.error if has_failed else reporter.info
-        if run.behaviors and not run.is_finished:
+        if run.behaviors and not run.is_finished and not is_alone:
             reporter.info(f"Go on with: {resume_command(args)}")
         # The last line of all: whoever looks at the end of a log wants to know why.
         say(f"Run '{settings.checkpoint_settings.run_id}' ended: {outcome.reason.rstrip('.')}.")

@@ -149,6 +149,7 @@ def test_inference_without_weights_is_told(tmp_path: Path) -> None:
         trainer.wait_for(r"1D\. Step: 100\. .* Not Training\.")
         trainer.signal(signal.SIGINT)
         assert trainer.wait() == 130
+        assert "Go on with" not in trainer.output  # nothing was kept that --resume could find
     run = tmp_path / "results" / "ppo"
     assert not list(run.rglob("*.pt")) + list(run.rglob("*.onnx"))
 
