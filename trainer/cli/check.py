@@ -71,7 +71,7 @@ def check(path: Path, overrides: Overrides, wants_scene: bool) -> int:
         return EXIT_INVALID
     names = ", ".join(settings.behaviors) or "any (default_settings)"
     noun = "behaviour" if len(settings.behaviors) == 1 else "behaviours"
-    print(f"{path} is valid: {noun} {names}, {number_of_keys(document.values)} keys", flush=True)
+    print(f"{path} is valid: {noun} {names}, {keys_of(document.values)}", flush=True)
     return check_scene(path, settings) if wants_scene else EXIT_VALID
 
 
@@ -93,6 +93,12 @@ def check_scene(path: Path, settings: RunSettings) -> int:
         return EXIT_INVALID
     print(f"{path} fits the scene")
     return EXIT_VALID
+
+
+def keys_of(values: object) -> str:
+    """Says how many keys a file sets."""
+    count = number_of_keys(values)
+    return f"{count} key{'s' * (count != 1)}"
 
 
 def number_of_keys(values: object) -> int:

@@ -18,7 +18,6 @@ from trainer.config.hyperparameters import (
     TrainerType,
 )
 from trainer.config.model import Settings
-from trainer.config.problems import program
 from trainer.config.values import Count, Flag, Positive, Range, Share, Words, contradiction
 
 Activation = Literal["swish", "tanh", "relu", "elu"]
@@ -221,7 +220,7 @@ class BehaviorSettings(Settings):
     """Steps between two lines of statistics."""
 
     threaded: Flag = False
-    """Whether updates run beside collection; only false so far."""
+    """Whether updates run beside collection. Not yet: they run in turn, and a run says so."""
 
     @model_validator(mode="before")
     @classmethod
@@ -236,16 +235,6 @@ class BehaviorSettings(Settings):
 
     stop: BehaviorStopSettings = Field(default_factory=BehaviorStopSettings)
     """(ours) When training ends before max_steps; looked at with every summary."""
-
-    @model_validator(mode="after")
-    def _updates_in_turn(self) -> BehaviorSettings:
-        if self.threaded:
-            raise contradiction(
-                "threaded is true and asks for updates beside collection, not supported yet by "
-                f"{program()}. Set it to false",
-                "threaded",
-            )
-        return self
 
     @model_validator(mode="after")
     def _critic_has_its_own_layers(self) -> BehaviorSettings:

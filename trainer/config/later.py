@@ -61,6 +61,11 @@ FOREIGN_KEYS: Mapping[str, str] = {
     "encoding_size": "It belongs to the curiosity, gail and rnd signals of old files. Remove it",
     "lambda": "It is another spelling of lambd: give that one, once, under hyperparameters",
     "trainer": "ML-Agents 0.17 and newer call it trainer_type",
+    **dict.fromkeys(
+        ("output_path", "summary_path", "model_path"),
+        "It is a relic of ML-Agents before 1.0: files of a run lie in <results_dir>/<run_id>. "
+        "Remove it",
+    ),
 }
 
 CURRICULUM = Later("a curriculum", "Give a number or a sampler, such as that of the last lesson")

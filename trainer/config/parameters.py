@@ -82,9 +82,10 @@ class ParameterReader:
             self.refuse((*path, key), text)
         parameters, where = value.get("sampler_parameters"), (*path, "sampler_parameters")
         if not isinstance(parameters, dict):
+            found = show(parameters) if "sampler_parameters" in value else "missing"
             self.refuse(
                 where,
-                f"{dotted(where)} is {show(parameters)}; expected a mapping of "
+                f"{dotted(where)} is {found}; expected a mapping of "
                 f"{one_of(model.model_fields)}, or {{}} for the defaults.",
             )
             return None

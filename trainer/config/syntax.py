@@ -23,8 +23,9 @@ MEANINGS = {
     "found unexpected end of stream": "a quote is opened and never closed. Close it",
     "did not find expected ',' or '}'": "a '{' is opened and not closed before this. Close it",
     "did not find expected ',' or ']'": "a '[' is opened and not closed before this. Close it",
-    "found unknown escape character": (
-        "in double quotes a backslash begins an escape. Use single quotes"
+    **dict.fromkeys(
+        ("found unknown escape character", "did not find expected hexdecimal number"),
+        "in double quotes a backslash begins an escape. Use single quotes",
     ),
     "found undefined alias": "this * names an anchor (&) that the file does not have",
     "found incompatible YAML document": "asks for another version of YAML; expected 1.1 or 1.2",

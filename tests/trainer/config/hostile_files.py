@@ -149,7 +149,6 @@ HOSTILE: dict[str, str] = {
     "rnd": "behaviors: {A: {reward_signals: {rnd: {strength: 0.01}}}}\n",
     "self-play": "behaviors: {A: {self_play: {}}}\n",
     "behavioral cloning": "behaviors: {A: {behavioral_cloning: {demo_path: a.demo}}}\n",
-    "threaded": "behaviors: {A: {threaded: true}}\n",
     "sac": "behaviors: {A: {trainer_type: sac, hyperparameters: {tau: 0.005}}}\n",
     "poca": "behaviors: {A: {trainer_type: poca, hyperparameters: {beta: 0.01}}}\n",
     "unknown sampler": """
@@ -203,6 +202,13 @@ HOSTILE: dict[str, str] = {
     "two colons": "behaviors:\n  A:\n    max_steps: 5: 6\n",
     "unclosed quote": "behaviors:\n  A: {init_path: 'x}\n",
     "unknown escape": 'behaviors: {A: {init_path: "C:\\qux"}}\n',
+    "escape of Windows' users": 'env_settings: {env_path: "C:\\Users\\me\\Walker.exe"}\n',
+    "path of a relic": "behaviors: {A: {output_path: default}}\n",
+    "sampler without its parameters": """
+        behaviors: {A: {}}
+        environment_parameters:
+          mass: {sampler_type: uniform}
+        """,
     "shifted key": "behaviors:\n  A:\n    max_steps: 5\n   time_horizon: 3\n",
     "key beside a list": "behaviors:\n  A: {}\n- B\n",
     "version of the future": "%YAML 3.0\n---\nbehaviors: {A: {}}\n",

@@ -108,7 +108,7 @@ def test_written_samplers_load_again() -> None:
         ),
         (
             "{sampler_type: uniform}",
-            "2:26: environment_parameters.p.sampler_parameters is empty (null); expected a "
+            "2:26: environment_parameters.p.sampler_parameters is missing; expected a "
             "mapping of min_value, max_value or seed, or {} for the defaults.",
         ),
         (

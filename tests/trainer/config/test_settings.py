@@ -175,7 +175,7 @@ BOUNDS: list[tuple[type[Any], str, object, object]] = [
     (BehaviorSettings, "trainer_type", "a2c", "a3c"),
     (BehaviorSettings, "max_steps", "5e5", 2.5),
     (BehaviorSettings, "max_steps", 1, True),
-    (BehaviorSettings, "threaded", False, True),
+    (BehaviorSettings, "threaded", True, 1),
     (EnvironmentSettings, "num_areas", 1, 0),
     (EnvironmentSettings, "seed", -1, -2),
     (EnvironmentSettings, "base_port", 65535, 65536),
