@@ -21,7 +21,8 @@ from envs.spec import (
     parse_behavior_id,
 )
 from trainer.config.problems import nearest, one_of
-from trainer.config.settings import ListenSettings, RunSettings
+from trainer.config.sensor_limits import objection_to_goal, objection_to_image
+from trainer.config.settings import ListenSettings, NetworkSettings, RunSettings
 from trainer.simulators import plan_fleet
 
 # Behaviours appear when their first agent asks for a decision, which may be some steps late.
@@ -127,17 +128,43 @@ def kind_of(sensor: ObservationSpec) -> str:
     return f"{kind}, goal signal" if is_goal else kind
 
 
+def unreadable(behavior_id: str, scene: Scene, network: NetworkSettings) -> Iterator[str]:
+    """Yields what keeps a behaviour's network from being built."""
+    spec = scene.behaviors[behavior_id].spec
+    for number, sensor in enumerate(spec.observation_specs):
+        name, kind, objection = sensor.name or f"sensor {number}", kind_of(sensor), None
+        if kind.startswith("visual"):
+            objection = objection_to_image(name, sensor.shape, network)
+        elif kind == "variable-length, goal signal":
+            objection = objection_to_goal(name, sensor.shape, network)
+        elif kind.startswith("rank"):
+            objection = (
+                f"sensor '{name}' has shape {tuple(sensor.shape)}, and networks read vectors, "
+                f"images and variable-length observations. Remove the sensor, or let it observe "
+                f"one of these."
+            )
+        if objection is not None:
+            yield f"{behavior_id!r}: {objection}"
+    if not spec.action_spec.continuous_size + spec.action_spec.discrete_size:
+        yield (
+            f"{behavior_id!r} has no actions. Give its agents at least one continuous action or "
+            f"one discrete branch (Behavior Parameters > Actions)."
+        )
+
+
 def differences(settings: RunSettings, scene: Scene) -> tuple[list[str], list[str]]:
-    """Compares the behaviours of file and scene.
+    """Compares the behaviours of file and scene, and sensors with the networks asked for.
 
     Returns:
         What would stop a run, and what would not.
     """
     listed = one_of(repr(name) for name in settings.behaviors) if settings.behaviors else "none"
-    problems = []
+    problems: list[str] = []
     for behavior_id in sorted(scene.behaviors):
         name = parse_behavior_id(behavior_id).name
-        if name in settings.behaviors or settings.default_settings is not None:
+        own = settings.behaviors.get(name, settings.default_settings)
+        if own is not None:
+            problems += unreadable(behavior_id, scene, own.network_settings)
             continue
         close = nearest(name, settings.behaviors)
         hint = f" Is {close!r} the same?" if close else ""

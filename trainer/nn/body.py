@@ -11,10 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainer.config.sensor_limits import objection_to_goal, objection_to_image
 from trainer.config.settings import NetworkSettings
 from trainer.nn.attention import EMBEDDING_SIZE, EntityAttention
 from trainer.nn.conditioning import ConditionedMLP
-from trainer.nn.encoders import RECIPES, ImageEncoder
+from trainer.nn.encoders import ImageEncoder
 from trainer.nn.mlp import MLP
 from trainer.nn.sensors import Inputs, Sensor, SensorKind, Sensors, UnsupportedBehaviorError
 
@@ -45,7 +46,7 @@ class NetworkBody(nn.Module):
         conditions = network.goal_conditioning_type == "hyper"
         goals = [sensor for sensor in sensors.all if sensor.is_goal and conditions]
         _require_large_enough(sensors.behavior, images, network)
-        _require_fixed_size(sensors.behavior, goals)
+        _require_fixed_size(sensors.behavior, goals, network)
 
         hidden = network.hidden_units
         self.encoders = nn.ModuleList(
@@ -124,26 +125,15 @@ class NetworkBody(nn.Module):
 
 
 def _require_large_enough(behavior: str, images: list[Sensor], network: NetworkSettings) -> None:
-    smallest = RECIPES[network.vis_encode_type].smallest
     for image in images:
-        if min(image.shape[1:]) < smallest:
-            fitting = [
-                kind for kind, recipe in RECIPES.items() if recipe.smallest <= min(image.shape[1:])
-            ]
-            raise UnsupportedBehaviorError(
-                f"Behavior '{behavior}': sensor '{image.name}' gives images of {image.shape[2]} x "
-                f"{image.shape[1]} pixels, and vis_encode_type {network.vis_encode_type} needs at "
-                f"least {smallest} x {smallest}. Make the image larger, or set "
-                f"network_settings.vis_encode_type to {' or '.join(fitting)}."
-            )
+        objection = objection_to_image(image.name, image.shape, network)
+        if objection is not None:
+            raise UnsupportedBehaviorError(f"Behavior '{behavior}': {objection}")
 
 
-def _require_fixed_size(behavior: str, goals: list[Sensor]) -> None:
+def _require_fixed_size(behavior: str, goals: list[Sensor], network: NetworkSettings) -> None:
     for goal in goals:
         if goal.kind is SensorKind.ENTITIES:
-            raise UnsupportedBehaviorError(
-                f"Behavior '{behavior}': sensor '{goal.name}' is a goal signal of variable length, "
-                f"{goal.shape}, which cannot steer a network. Expected a vector or an image: "
-                f"observe the goal as one, or set network_settings.goal_conditioning_type to none, "
-                f"which reads goals like any other observation."
-            )
+            objection = objection_to_goal(goal.name, goal.shape, network)
+            assert objection is not None  # the caller has looked at goal_conditioning_type
+            raise UnsupportedBehaviorError(f"Behavior '{behavior}': {objection}")

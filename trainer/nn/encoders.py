@@ -67,7 +67,6 @@ def _residual(channels: int) -> list[nn.Module]:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    smallest: int  # height and width in pixels
     layers: Callable[[int], list[nn.Module]]  # channels -> what comes before the dense layer
     activation: Callable[[], nn.Module]  # behind the dense layer
 
@@ -77,11 +76,11 @@ def _leaky() -> nn.Module:
 
 
 RECIPES: Mapping[VisualEncoder, _Recipe] = {
-    "simple": _Recipe(20, _convolutions((16, 8, 4), (32, 4, 2)), _leaky),
-    "nature_cnn": _Recipe(36, _convolutions((32, 8, 4), (64, 4, 2), (64, 3, 1)), _leaky),
-    "resnet": _Recipe(15, _residual, nn.ReLU),
-    "match3": _Recipe(5, _convolutions((35, 3, 1), (144, 3, 1)), _leaky),
-    "fully_connected": _Recipe(1, _convolutions(), _leaky),
+    "simple": _Recipe(_convolutions((16, 8, 4), (32, 4, 2)), _leaky),
+    "nature_cnn": _Recipe(_convolutions((32, 8, 4), (64, 4, 2), (64, 3, 1)), _leaky),
+    "resnet": _Recipe(_residual, nn.ReLU),
+    "match3": _Recipe(_convolutions((35, 3, 1), (144, 3, 1)), _leaky),
+    "fully_connected": _Recipe(_convolutions(), _leaky),
 }
 
 
@@ -98,7 +97,7 @@ class ImageEncoder(nn.Module):
         hidden_units: int,
         initialization: Initialization,
     ) -> None:
-        """Builds the layers for images of `shape`, (C, height, width), at least `smallest`."""
+        """Builds the layers for images of `shape`, (C, height, width), none too small."""
         super().__init__()
         recipe = RECIPES[kind]
         layers = recipe.layers(shape[0])

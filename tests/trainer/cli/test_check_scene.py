@@ -72,6 +72,43 @@ def test_default_settings_fit_every_scene(
     assert "the file has 'Other', which the scene did not show" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "network", "told"),
+    [
+        (
+            ("--images", "1", "--image-shape", "3,19,20"),
+            "{}",
+            "sensor 'image0' gives images of 20 x 19 pixels, and vis_encode_type simple needs at "
+            "least 20 x 20",
+        ),
+        (
+            ("--entities", "1", "--goal", "1"),
+            "{}",
+            "sensor 'entities0' is a goal signal of variable length, (10, 5)",
+        ),
+        (("--images", "1", "--image-shape", "3,19,20"), "{vis_encode_type: resnet}", None),
+        (("--entities", "1", "--goal", "1"), "{goal_conditioning_type: none}", None),
+    ],
+)
+def test_sensors_that_the_network_cannot_read_are_told(
+    words: tuple[str, ...],
+    network: str,
+    told: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    build = tiny_build(tmp_path, *words)
+    path = settings(tmp_path, f"default_settings: {{network_settings: {network}}}\n")
+    code = main(["check", str(path), "--env", str(build)])
+    said = capsys.readouterr()
+    if told is None:
+        assert (code, said.err) == (0, "")
+    else:
+        assert code == 2
+        assert said.err.startswith(f"{path}: '1D?team=0': {told}")
+        assert "fits the scene" not in said.out
+
+
 def test_one_simulator_is_started_whatever_the_file_says_and_none_is_left(tmp_path: Path) -> None:
     build = tiny_build(tmp_path)
     path = settings(
