@@ -41,6 +41,8 @@ class Metrics:
         self._sums: dict[str, float] = defaultdict(float)
         self._latest: dict[str, float] = {}
         self._histograms: dict[str, list[float]] = defaultdict(list)
+        self.lesson_numbers: Mapping[str, int] = {}
+        """Of environment parameters; every summary shows them."""
 
     def add(self, statistics: Mapping[str, float | Tensor]) -> None:
         """Takes one value per tag; the summary shows their mean."""
@@ -84,6 +86,8 @@ class Metrics:
         scalars = {tag: _mean(values) for tag, values in self._values.items()}
         scalars |= self._sums
         scalars |= self._latest
+        lessons = self.lesson_numbers.items()
+        scalars |= {f"Environment/Lesson Number/{name}": float(n) for name, n in lessons}
         for tag, scalar in scalars.items():
             self._writer.add_scalar(tag, scalar, step)
         for tag, drawn in self._histograms.items():
@@ -97,7 +101,7 @@ class Metrics:
     def write_settings(self, settings: BehaviorSettings, step: int) -> None:
         """Writes the behaviour's settings as text, where ML-Agents has them."""
         lines = [f"    {line}" for line in settings.model_dump_json(indent=2).splitlines()]
-        self._writer.add_text("Hyperparameters/text_summary", "\n".join(lines), step)
+        self._writer.add_text("Hyperparameters", "\n".join(lines), step)
 
     def flush(self) -> None:
         """Makes everything written visible to TensorBoard."""

@@ -78,11 +78,9 @@ class Run:
         self.is_paused = False
         self.stop_reason: str | None = None  # once a user has asked for the end
         self._unsent: dict[int, dict[str, Actions]] = {}  # answers, while paused
-        chosen = settings.checkpoint_settings
+        run_id = settings.checkpoint_settings.run_id
         logs = self.storage.folder.own_logs(self.is_training)
-        self.control = Control(
-            settings.control_settings, chosen.run_id, logs, settings.listen_settings
-        )
+        self.control = Control(settings.control_settings, run_id, logs, settings.listen_settings)
         self.commands = Commands(self)
         self._last_loss: str | None = None
         self._speedometer = Speedometer()
@@ -346,6 +344,7 @@ class Run:
             state=state,
             starts_at_zero=not self.storage.goes_on(name),
         )
+        behavior.metrics.lesson_numbers = dict.fromkeys(self.settings.environment_parameters, 0)
         self._trial_export(behavior)
         self.storage.schedule.begin(behavior)
         self.behaviors[name] = behavior

@@ -77,7 +77,8 @@ class RunStorage:
         self._resumed: set[str] = set()
         self.schedule = CheckpointSchedule(self._checkpoints)
         self._moment = MomentFile(self.folder.logs / "moment.json")
-        self._status = TrainingStatus(self.folder.training_status, goes_on=self._checkpoints.resume)
+        file, parameters = self.folder.training_status, settings.environment_parameters
+        self._status = TrainingStatus(file, goes_on=self._checkpoints.resume, parameters=parameters)
 
     def restore(self) -> int:
         """Reads what behaviours start from, before any simulator starts: mistakes show at once.
@@ -111,10 +112,8 @@ class RunStorage:
         self._take_folder()
         self._begin_events(total)
         if changes:
-            self._reporter.info(
-                "Settings have changed since the run was saved. Applied:\n"
-                + "\n".join(f"  {change}" for change in changes)
-            )
+            lines = "\n".join(f"  {change}" for change in changes)
+            self._reporter.info(f"Settings have changed since the run was saved. Applied:\n{lines}")
             self.tell("settings_changed", total, changes=[str(change) for change in changes])
         return total
 

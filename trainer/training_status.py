@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ class TrainingStatus:
     Only a report: `--resume` goes by each behaviour's `manifest.json`.
     """
 
-    def __init__(self, path: Path, *, goes_on: bool) -> None:
+    def __init__(self, path: Path, *, goes_on: bool, parameters: Iterable[str] = ()) -> None:
         """Goes on from the file if there is one, so that no behaviour or lesson is forgotten.
 
         Args:
             path: of the file.
             goes_on: False: another run's file may be there; it is written over.
+            parameters: environment parameters; each is in its first lesson, unless the file knows.
 
         Raises:
             UserError: the file is there, but is no JSON object.
@@ -38,6 +39,8 @@ class TrainingStatus:
         if goes_on and path.is_file():
             self._entries = _read(path)
         self._entries.pop("metadata", None)
+        for name in parameters:
+            self._entries.setdefault(name, {}).setdefault("lesson_num", 0)
 
     def set_checkpoints(self, behavior: str, checkpoints: Sequence[SavedCheckpoint]) -> None:
         """Replaces the list of a behaviour's checkpoints, oldest first.

@@ -137,12 +137,22 @@ def test_resumed_run_keeps_the_curve_up_to_its_step_and_takes_the_rest_back(
     assert curve(tmp_path, "tag") == expected
 
 
+def test_lesson_numbers_are_shown_at_every_summary(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, None)
+    metrics.lesson_numbers = {"mass": 0, "wall height": 2}
+    metrics.write(10)
+    metrics.write(20)
+    metrics.close()
+    assert curve(tmp_path, "Environment/Lesson Number/mass") == [(10, 0.0), (20, 0.0)]
+    assert curve(tmp_path, "Environment/Lesson Number/wall height") == [(10, 2.0), (20, 2.0)]
+
+
 def test_settings_are_shown_as_text(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, None)
     settings = BehaviorSettings.model_validate({"time_horizon": 77})
     metrics.write_settings(settings, 5)
     metrics.close()
-    (point,) = read(tmp_path).Tensors("Hyperparameters/text_summary/text_summary")
+    (point,) = read(tmp_path).Tensors("Hyperparameters/text_summary")
     text = point.tensor_proto.string_val[0].decode()
     assert point.step == 5
     assert '"time_horizon": 77' in text

@@ -29,6 +29,15 @@ def read(run: RunFolder) -> Any:
     return json.loads(run.training_status.read_text())
 
 
+def test_environment_parameters_are_in_their_first_lesson(run: RunFolder) -> None:
+    run.training_status.parent.mkdir(parents=True, exist_ok=True)
+    run.training_status.write_text('{"height": {"lesson_num": 2}}')
+    TrainingStatus(run.training_status, goes_on=True, parameters=["mass", "height"]).write()
+    document = read(run)
+    assert document["mass"] == {"lesson_num": 0}
+    assert document["height"] == {"lesson_num": 2}  # as an earlier start has left it
+
+
 def test_layout_is_ml_agents(run: RunFolder) -> None:
     before = time.time()
     for step, reward in ((100, None), (200, 1.5), (300, 2.5)):

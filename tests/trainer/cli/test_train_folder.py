@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from conftest import FinishedRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trainer_process import run_events, tree, tree_of
+from trainer_process import ppo_train, run_events, tiny_build, tiny_yaml, tree, tree_of
 
 from trainer.config.load import load_run
 from trainer.config.write import dump
@@ -66,7 +66,7 @@ def test_tensorboard_has_the_tags_of_ml_agents_at_multiples_of_summary_freq(
         "Policy/Learning Rate",
     }
     assert tags["histograms"] == ["Environment/Cumulative Reward_hist"]
-    assert tags["tensors"] == ["Hyperparameters/text_summary/text_summary"]
+    assert tags["tensors"] == ["Hyperparameters/text_summary"]
     for tag in tags["scalars"]:
         assert [point.step for point in events.Scalars(tag)] == list(range(500, 3001, 500)), tag
     rates = [point.value for point in events.Scalars("Policy/Learning Rate")]
@@ -263,3 +263,16 @@ def test_final_onnx_has_the_interface_that_unity_reads(finished_run: FinishedRun
     for name in ("discrete_actions", "deterministic_discrete_actions"):
         assert answers[name].dtype == np.int64
         assert answers[name].shape == (2, 1)
+
+
+def test_environment_parameters_have_their_lesson_in_curves_and_status(tmp_path: Path) -> None:
+    build = tiny_build(tmp_path)
+    settings = tiny_yaml(tmp_path, max_steps=200, summary_freq=100)
+    settings.write_text(settings.read_text() + "\nenvironment_parameters: {mass: 2.5}\n")
+    said = ppo_train(settings.name, "--env", build.name, cwd=tmp_path)
+    assert "[INFO] Parameter 'mass' is in lesson 'mass' and has value 'Float: value=2.5'." in said
+    run = tmp_path / "results" / "ppo"
+    curve = events_of(run / "1D").Scalars("Environment/Lesson Number/mass")
+    assert [(point.step, point.value) for point in curve] == [(100, 0.0), (200, 0.0)]
+    status = json.loads((run / "run_logs" / "training_status.json").read_text())
+    assert status["mass"] == {"lesson_num": 0}
