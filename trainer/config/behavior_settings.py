@@ -237,6 +237,16 @@ class BehaviorSettings(Settings):
     """(ours) When training ends before max_steps; looked at with every summary."""
 
     @model_validator(mode="after")
+    def _something_is_rewarded(self) -> BehaviorSettings:
+        if not self.reward_signals:
+            raise contradiction(
+                "reward_signals is an empty mapping, so there is nothing to learn from; expected "
+                "extrinsic below it. Leave reward_signals out for extrinsic with its defaults",
+                "reward_signals",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _critic_has_its_own_layers(self) -> BehaviorSettings:
         network = self.network_settings
         for key in ("critic_hidden_units", "critic_num_layers"):

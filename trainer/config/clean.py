@@ -109,11 +109,13 @@ class Cleaner:
         elif not isinstance(value, dict):
             self.refuse(where, not_a_mapping(where, value))
         elif by_name:
-            kept[key] = {
+            accepted = {
                 name: self.mapping(item, below, (*where, name))
                 for name, item in value.items()
                 if self.accepts_name(name, item, below, (*where, name))
             }
+            if accepted or not value:  # else it is empty because of problems that are told
+                kept[key] = accepted
         else:
             is_of_trainer = below is Hyperparameters
             kept[key] = self.mapping(value, self.trainer(where) if is_of_trainer else below, where)

@@ -44,6 +44,7 @@ HOSTILE: dict[str, str] = {
         """,
     "section is a text": "behaviors: {A: {}}\nenv_settings: builds/Walker\n",
     "hyperparameters without lines": "behaviors: {A: {trainer_type: ppo, hyperparameters: }}\n",
+    "no signal at all": "behaviors: {A: {reward_signals: {}}}\n",
     "signal without lines": "behaviors: {A: {reward_signals: {extrinsic: }}}\n",
     "team in the name": "behaviors: {'Walker?team=1': {}}\n",
     "name leaves the results": "behaviors: {../Walker: {}}\n",

@@ -242,3 +242,9 @@ def test_network_of_extrinsic_is_accepted_with_one_note(
         "run.yaml:1:46: behaviors.A.reward_signals.extrinsic.network_settings has no effect, "
         "extrinsic has no network of its own. Remove it."
     ] * int(is_told)
+
+
+def test_empty_reward_signals_keep_those_of_default_settings() -> None:
+    text = "default_settings: {reward_signals: {extrinsic: {gamma: 0.5}}}\nbehaviors: {A: {}}"
+    empty = text.replace("{A: {}}", "{A: {reward_signals: {}}}")
+    assert load_text(empty) == load_text(text)

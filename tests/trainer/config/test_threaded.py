@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-
-from trainer.config.document import parse_document
-from trainer.config.load import resolve
-from trainer.config.settings import RunSettings
+from settings_texts import load_text
 
 TOLD = "updates beside collection are not supported yet"
-
-
-def load_text(text: str) -> RunSettings:
-    return resolve(parse_document(Path("run.yaml"), text))
 
 
 @pytest.mark.parametrize("spelled", ["true", "'true'", "yes"])
