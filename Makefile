@@ -11,8 +11,10 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 train: $(VENV)/.installed
 	$(BIN)/ppo-train behaviors.yaml $(ARGS)
 
+# Files of tests side by side; ARGS="-n 0" runs them one after the other.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/.installed-test $(REFEREE)/.installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # Learning tests that need minutes; the figures of the last run are in docs/learning.md.
 test-learning: $(VENV)/.installed-test

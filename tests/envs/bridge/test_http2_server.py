@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.bridge import http2_server
@@ -46,6 +46,7 @@ def opened(settings: bytes = b"") -> ServerConnection:
     return connection
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.data())
 def test_calls_are_the_same_however_their_bytes_arrive(
     messages: list[bytes], data: st.DataObject
@@ -173,6 +174,7 @@ def test_what_is_no_http2_ends_the_connection_with_a_reason(broken: bytes) -> No
     assert len(payload) > 8
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_garbage_is_never_anything_but_an_http2_error(garbage: bytes) -> None:
     for beginning in (b"", OPENING, OPENING + call(1, b"x")):
@@ -183,6 +185,7 @@ def test_garbage_is_never_anything_but_an_http2_error(garbage: bytes) -> None:
             assert connection.outgoing
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.integers(0, 63), st.integers(0, 5), st.binary(max_size=30))
