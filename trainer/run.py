@@ -15,7 +15,7 @@ from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
-from trainer.allocator import MemoryReturn
+from trainer.allocator import MemoryReturn, keep_large_blocks_apart
 from trainer.behavior import Behavior, Summary
 from trainer.commands import Commands
 from trainer.config.settings import RunSettings
@@ -90,6 +90,7 @@ class Run:
         if settings.reproducible:
             torch.use_deterministic_algorithms(True)
         self.learning_threads = choose_num_threads(settings)
+        keep_large_blocks_apart()
         self.memory_return = MemoryReturn(MEMORY_RETURN_S)
 
     def execute(self) -> Outcome:
