@@ -338,7 +338,8 @@ def test_unity_cannot_act(tmp_path: Path, refused: Callable[..., str]) -> None:
     said = refused(*words, cwd=tmp_path)
     assert said == (
         "error: env_settings.act_at is simulator, but simulator 0 cannot act: only ppo-train's own "
-        "simulator agents (env_path gym:...) can. Set act_at to auto or trainer.\n"
+        "simulator agents (env_path gym:...), of one behavior, can. Set act_at to auto or "
+        "trainer.\n"
     )
 
 
