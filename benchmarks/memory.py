@@ -47,8 +47,14 @@ class Memory:
         return minutes[late], peaks[late]
 
     def slope_mb_per_hour(self) -> float:
-        """Fits a straight line behind the warm-up."""
-        return float(np.polyfit(*self.settled(), deg=1)[0]) * 60.0
+        """Gives the median of the slopes between any two intervals behind the warm-up.
+
+        Of Theil and Sen: an interval in which no update fell says nothing of growth.
+        """
+        minutes, peaks = self.settled()
+        first, second = np.triu_indices(len(minutes), k=1)
+        slopes = (peaks[second] - peaks[first]) / (minutes[second] - minutes[first])
+        return float(np.median(slopes)) * 60.0
 
     def to_json(self) -> dict[str, object]:
         """Gives the figures, and at most 60 peaks."""
