@@ -12,7 +12,8 @@ import ctypes
 import sys
 import time
 
-LARGE_BYTES = 8 * 2**20  # layers of 2048 x 512 stay below: an update with pages for each took 5.0 s, not 4.0
+# Layers of 2048 x 512 stay below: with 4 MiB, an update of Walker.yaml took 5.0 s instead of 4.0.
+LARGE_BYTES = 8 * 2**20
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
