@@ -96,9 +96,7 @@ class Session:
 
     def __init__(self, simulator: int, lanes: LaneTable, max_bad_episodes: int = 0) -> None:
         self.phase = Phase.GREETING
-        self.can_act = (
-            False  # whether it takes assignments; its greeting says so, one behaviour may
-        )
+        self.can_act = False  # whether it takes assignments: its greeting says so
         self._num_assigned = 0  # env_steps that its next message holds; 0 = it does not act
         self._acting: frozenset[str] = frozenset()  # behaviours whose agents waited for it
         self._simulator = simulator
@@ -380,7 +378,7 @@ class Session:
             self._lanes.agents(self._simulator, behavior_id, name),
         )
         new_behaviors[behavior_id] = spec
-        self.can_act = self.can_act and len(self._behaviors) == 1
+        self.can_act = self.can_act and len(self._behaviors) == 1  # nobody acts for two
         return self._behaviors[behavior_id]
 
     def _constants(self, behavior: _Behavior, num_rows: int) -> tuple[Int32, Int32]:

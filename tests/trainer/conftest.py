@@ -115,12 +115,10 @@ def make_behavior(tmp_path: Path) -> Iterator[MakeBehavior]:
         starts_at_zero: bool = False,
         **changes: Any,
     ) -> Behavior:
-        settings = {
-            key: {**value, **changes.get(key, {})} if isinstance(value, dict) else value
-            for key, value in {**changes, **SETTINGS}.items()
-        }
-        settings.update({key: value for key, value in changes.items() if key not in settings})
-        settings.update({k: v for k, v in changes.items() if not isinstance(v, dict)})
+        settings: dict[str, Any] = dict(SETTINGS)
+        for key, value in changes.items():
+            is_part = isinstance(value, dict)
+            settings[key] = {**settings.get(key, {}), **value} if is_part else value
         behavior = Behavior(
             "Crab",
             spec or spec_of(),

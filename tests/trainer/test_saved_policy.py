@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import io
-
 import pytest
 import torch
+from crowd_behavior import through_a_file
 from sensor_specs import behavior, entities, image, random_obs, vector
 
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
@@ -46,15 +45,6 @@ def every_kind_of_spec() -> list[BehaviorSpec]:
         BehaviorSpec([camera, crowd], ActionSpec(0, (2,))),
         BehaviorSpec([], ActionSpec(1, ())),
     ]
-
-
-def through_a_file(state: dict[str, object]) -> dict[str, object]:
-    stored = io.BytesIO()
-    torch.save(state, stored)
-    stored.seek(0)
-    found = torch.load(stored, weights_only=True)
-    assert isinstance(found, dict)
-    return found
 
 
 @pytest.mark.parametrize("spec", every_kind_of_spec())
