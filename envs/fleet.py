@@ -66,6 +66,7 @@ CLOSE_WAIT_S = 10.0
 GOODBYE_GRACE_S = 1.0
 GOODBYE_POLL_S = 0.05
 AWAITED = (State.RUNNING, State.RESTING)  # the fleet's next turn is at the deadline at the latest
+SEEDS_PER_LIFE = 100_003  # apart from every simulator of the fleet: there are fewer ports
 
 
 def _sentence(words: str) -> str:
@@ -429,7 +430,11 @@ class Fleet:
         )
 
     def _relaunch_one(self, simulator: Simulator) -> str | None:
-        """Starts a simulator that is lost; gives why that cannot be, None when it could."""
+        """Starts a simulator that is lost; gives why that cannot be, None when it could.
+
+        Its new life has a seed of its own: the episodes of the old one would be met again.
+        """
+        simulator.seed = (simulator.seed + SEEDS_PER_LIFE) % 2**31
         simulator.announce(self._parameters)
         try:
             simulator.launch()

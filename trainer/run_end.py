@@ -55,7 +55,7 @@ def in_words(error: BaseException, folder: Path) -> BaseException:
         return OutOfMemoryError(
             f"There is not enough memory ({said[:200]}). Checkpoints that were saved before are "
             f"untouched. Lower buffer_size, batch_size, num_envs or the size of the network, or "
-            f"give the run more memory; then go on with --resume."
+            f"give the run more memory; then go on with --resume-or-start."
         )
     return error
 

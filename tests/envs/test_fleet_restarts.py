@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-from fleet_of_processes import Trainer, fake_build, plan, require_ended, scripted
+from fleet_of_processes import PATIENCE_S, Trainer, fake_build, plan, require_ended, scripted
 
 from envs.errors import (
     BadDataError,
@@ -18,7 +19,7 @@ from envs.errors import (
     SimulatorTimedOutError,
     WrongProtocolError,
 )
-from envs.fleet import Fleet, LaunchPlan
+from envs.fleet import Fleet, LaunchPlan, SimulatorMessage
 
 
 def test_crash_costs_only_its_own_lanes_and_is_restarted(tmp_path: Path) -> None:
@@ -97,6 +98,30 @@ def test_rate_limit_gives_up_one_simulator_and_the_other_goes_on(tmp_path: Path)
         limit = trainer.num_messages[1] + 5
         while trainer.num_messages[1] < limit:
             trainer.round()
+
+
+def test_restarted_simulator_plays_other_episodes(tmp_path: Path) -> None:
+    launch = LaunchPlan(
+        command=(sys.executable, "-m", "envs.gym", "--env", "CartPole-v1"), kind="gym"
+    )
+
+    def first_obs(fleet: Fleet) -> list[float]:
+        while True:
+            for item in fleet.recv(timeout_s=PATIENCE_S):
+                if isinstance(item, SimulatorMessage):
+                    (decisions,) = item.decisions.values()
+                    return decisions.obs[0][0].tolist()
+
+    with Fleet(plan(launch, tmp_path, num_simulators=1, seed=7)) as fleet:
+        before = first_obs(fleet)
+        (pid,) = fleet.pids
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        after = first_obs(fleet)
+        assert fleet.num_restarts == 1
+        fleet.relaunch(seed=7)
+        assert first_obs(fleet) == before
+        assert after != before
 
 
 def test_restarts_wait_longer_every_time_but_the_first(tmp_path: Path) -> None:

@@ -58,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
         mean = sum(returns) / len(returns)
         deviation = (sum((earned - mean) ** 2 for earned in returns) / len(returns)) ** 0.5
         how = "sampled" if args.sampled else "deterministic"
+        noun = "episode" if len(returns) == 1 else "episodes"
         print(
             f"{name}: mean return {mean:.2f}, std {deviation:.2f}, min {min(returns):.2f}, "
-            f"max {max(returns):.2f} ({len(returns)} {how} episodes, {policies[name].source})"
+            f"max {max(returns):.2f} ({len(returns)} {how} {noun}, {policies[name].source})"
         )
     if args.video is not None:
         print(f"Filmed: {args.video}")
