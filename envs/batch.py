@@ -56,8 +56,12 @@ class AgentColumns:
             == len(self.team)
             == len(self.group_id)
             == len(self.group_reward)
-        ) and all(len(column) == num_rows for column in self.obs):
-            return  # the usual case, once per message, without building dicts
+        ):  # the usual case, once per message, without building dicts
+            for column in self.obs:
+                if len(column) != num_rows:
+                    break
+            else:
+                return
         require_rows({f"obs[{i}]": column for i, column in enumerate(self.obs)}, len(self.reward))
         require_rows(
             {

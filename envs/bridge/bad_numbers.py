@@ -49,8 +49,8 @@ class IgnoredAgents:
 
     def sift(self, ended: AgentTable | None, going: AgentTable | None) -> Sifted | None:
         """Sorts out who counts, changing nothing yet; None = everybody does."""
-        tables = [table for table in (ended, going) if table is not None]
-        if not self.ids and all(table.bad is None for table in tables):
+        is_sound = (ended is None or ended.bad is None) and (going is None or going.bad is None)
+        if is_sound and not self.ids:
             return None
         bad_ended, was_ended = _bad(ended), _among(ended, self.ids)
         over = set() if ended is None else set(ended.agent_id[was_ended].tolist())

@@ -206,7 +206,8 @@ class AgentDecoder:
             np.array([agent.group_id for agent in agents], np.int32),
             action_mask,
         )
-        if not all(_is_finite(column) for column in (*table.obs, table.reward, table.group_reward)):
+        numbers = [column for column in table.obs if column.dtype != np.uint8]
+        if not all(_is_finite(column) for column in (*numbers, table.reward, table.group_reward)):
             return _marked(table)
         return table
 
@@ -339,8 +340,8 @@ def _marked(table: AgentTable) -> AgentTable:
 
 
 def _is_finite(column: Observations) -> bool:
-    # Several times faster than .all() on the few numbers of an ordinary message.
-    return b"\0" not in np.isfinite(column).tobytes()
+    # The sum of squares is quick, and finite unless one of the numbers is not, or is huge.
+    return math.isfinite(np.vdot(column, column)) or bool(np.isfinite(column).all())
 
 
 def _given_or_zeros(column: Float32 | None, num_rows: int) -> Float32:

@@ -129,7 +129,7 @@ def behavior_ids(lists: Mapping[str, object]) -> list[str]:
             f"agents or choices of {len(lists)} behaviours found in one env_step, at most "
             f"{MOST_BEHAVIORS} expected. The simulator does not follow the protocol."
         )
-    return sorted(lists)
+    return sorted(lists) if len(lists) > 1 else [*lists]
 
 
 def require_usable_spec(behavior_id: str, spec: BehaviorSpec) -> None:

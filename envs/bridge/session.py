@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from envs.bridge.proto.communicator_pb2 import (
 )
 from envs.bridge.protocol import DIMENSION_PROPERTIES_SINCE, STATUS_CLOSING, STATUS_OK
 from envs.bridge.side_channels import Inbox, StatsMessage
-from envs.bridge.simulator_message import SimulatorMessage
+from envs.bridge.simulator_message import NOTHING, SimulatorMessage
 from envs.bridge.wire_spec import build_spec
 from envs.errors import BadDataError, SimulatorClosedError
 from envs.lanes import NOBODY, AgentLanes, LaneTable
@@ -63,8 +64,7 @@ class _Behavior:
     constants: dict[int, tuple[Int32, Int32]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """What one behaviour has in a message."""
 
     behavior_id: str
@@ -190,19 +190,21 @@ class Session:
             UnsupportedSpaceError: a new behaviour has a sensor of an unknown kind.
         """
         output = message.unity_output
-        assignments.require_as_assigned(output, self._num_assigned, self._acting)
         self._meet_brains(output)
-        tables = [{}] * (len(output.played) + 1) if ahead is None else ahead.result()
+        if not self._num_assigned and not output.played and not output.choices:
+            decoded: Tables = {} if ahead is None else ahead.result()[-1]
+            return self._hear(output.rl_output, None, decoded)  # the usual case
+        assignments.require_as_assigned(output, self._num_assigned, self._acting)
+        tables = ahead.result() if ahead else [{}] * (len(output.played) + 1)
         earlier = tuple(
             self._hear(played.rl_output, played.choices, decoded)
             for played, decoded in zip(output.played, tables[:-1], strict=True)
         )
-        choices = output.choices if self._num_assigned else None
-        last = self._hear(output.rl_output, choices, tables[-1])
+        last = self._hear(output.rl_output, output.choices, tables[-1])
         self._num_assigned = 0
         for behavior in self._behaviors.values():
             behavior.decoder.num_lists = 1
-        return replace(last, earlier=earlier) if earlier else last
+        return last._replace(earlier=earlier) if earlier else last
 
     def _hear(
         self,
@@ -211,7 +213,7 @@ class Session:
         decoded: Tables,
     ) -> SimulatorMessage:
         """Decodes what is not yet of one env_step, and what was chosen at the simulator before."""
-        choices = {} if chosen is None else self._choices(chosen)
+        choices = NOTHING if chosen is None else self._choices(chosen)
         decisions: dict[str, Decisions] = {}
         terminals: dict[str, Terminals] = {}
         new_behaviors, self._held_behaviors = self._held_behaviors, {}
@@ -226,7 +228,7 @@ class Session:
             if part.going is not None:
                 part.behavior.lanes.require_unique(part.going.agent_id)
         sifted = [part.behavior.ignored.sift(part.ended, part.going) for part in parts]
-        offences = self._offences(parts, sifted)
+        offences = self._offences(parts, sifted) if any(sifted) else {}
         side_channel = output.side_channel
         if side_channel:
             stats += self._inbox.read(side_channel)
@@ -248,7 +250,7 @@ class Session:
             if left is not None:
                 behavior.num_waiting = num_waiting
                 behavior.ignored = IgnoredAgents(left.ignored, left.going)
-        self._require_somebody(decisions, parts)
+        self._num_unheard = 0 if decisions else self._still_unheard(parts)
         return SimulatorMessage(
             self._simulator, new_behaviors, decisions, terminals, stats, tuple(dropped), choices
         )
@@ -276,18 +278,17 @@ class Session:
                         raise BadDataError(f"{words} Episodes dropped before it: {limit}.")
         return found
 
-    def _require_somebody(self, decisions: Mapping[str, Decisions], parts: Sequence[_Part]) -> None:
-        """Raises BadDataError when nobody but agents that are not heard has asked for too long."""
-        if decisions or all(part.going is None for part in parts):
-            self._num_unheard = 0 if decisions else self._num_unheard
-            return
-        self._num_unheard += 1
-        if self._num_unheard >= UNHEARD_MESSAGES:
+    def _still_unheard(self, parts: Sequence[_Part]) -> int:
+        """Counts messages in which nobody is heard; BadDataError when it is for too long."""
+        if all(part.going is None for part in parts):
+            return self._num_unheard
+        if self._num_unheard + 1 >= UNHEARD_MESSAGES:
             raise BadDataError(
                 f"{UNHEARD_MESSAGES} messages in a row came only from agents whose episodes were "
                 "dropped because of NaN or infinite numbers, and have not ended. Episodes that end "
                 "(Max Step) would let them begin anew."
             )
+        return self._num_unheard + 1
 
     def skip(self, message: columns_pb2.Message, ahead: Future[list[Tables]] | None = None) -> None:
         """Drops the agents of a message, because a reset follows, but keeps all other news."""

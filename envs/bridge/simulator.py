@@ -270,14 +270,14 @@ class Simulator:
         self.was_answered_by_reset = False
         heard = self.session.step(message, ahead)
         if heard.earlier:
-            heard = replace(heard, earlier=tuple(map(self._with_dropped_words, heard.earlier)))
+            heard = heard._replace(earlier=tuple(map(self._with_dropped_words, heard.earlier)))
         return self._with_dropped_words(heard)
 
     def _with_dropped_words(self, heard: SimulatorMessage) -> SimulatorMessage:
         if not heard.dropped:
             return heard
         dropped = [replace(one, text=self._dropped_words(one.text)) for one in heard.dropped]
-        return replace(heard, dropped=tuple(dropped))
+        return heard._replace(dropped=tuple(dropped))
 
     def _dropped_words(self, text: str) -> str:
         limit = self._plan.max_bad_episodes

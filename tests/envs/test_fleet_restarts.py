@@ -110,7 +110,7 @@ def test_restarted_simulator_plays_other_episodes(tmp_path: Path) -> None:
             for item in fleet.recv(timeout_s=PATIENCE_S):
                 if isinstance(item, SimulatorMessage):
                     (decisions,) = item.decisions.values()
-                    return decisions.obs[0][0].tolist()
+                    return [*map(float, decisions.obs[0][0])]
 
     with Fleet(plan(launch, tmp_path, num_simulators=1, seed=7)) as fleet:
         before = first_obs(fleet)

@@ -95,7 +95,7 @@ class Scene:
         if has_acted:
             chosen = np.full((self.num_agents, 1), simulator + 0.5, np.float32)
             nothing = np.zeros((self.num_agents, 0), np.int64)
-            message.choices[ID] = Choices(chosen, nothing, -chosen)
+            message = message._replace(choices={ID: Choices(chosen, nothing, -chosen)})
         return message
 
     def says(self, simulator: int, *, has_acted: bool = False) -> bool:

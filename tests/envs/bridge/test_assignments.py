@@ -27,7 +27,7 @@ from envs.bridge.proto import columns_pb2
 from envs.bridge.proto.communicator_pb2 import AgentInfoProto, UnityMessageProto
 from envs.bridge.session import Session
 from envs.bridge.side_channels import StatsAggregation, StatsMessage
-from envs.bridge.simulator_message import SimulatorMessage
+from envs.bridge.simulator_message import NOTHING, SimulatorMessage
 from envs.errors import BadDataError
 from envs.graph_policy import PolicyGraph
 from envs.lanes import LaneTable
@@ -169,7 +169,7 @@ def assigned(session: Session, steps: Story, first_step: int) -> list[SimulatorM
     """Assigns env_steps; gives what is heard of them, one by one."""
     session.assign(Assignment(len(steps), {}), b"")
     heard = session.step(acted(steps, first_step))
-    return [*heard.earlier, dataclasses.replace(heard, earlier=())]
+    return [*heard.earlier, heard._replace(earlier=())]
 
 
 def require_same(found: Any, expected: Any, where: str = "") -> None:
@@ -242,7 +242,7 @@ def test_acted_env_steps_say_what_answered_ones_do_and_the_choices_on_top() -> N
         data = step({BEHAVIOR: agents}).SerializeToString()
         answered = central.step(central.parse(data))
         assert answered.choices == {}
-        require_same(dataclasses.replace(message, choices={}, stats=()), answered)
+        require_same(message._replace(choices=NOTHING, stats=()), answered)
 
 
 def test_trainer_can_answer_again_after_an_assignment() -> None:
