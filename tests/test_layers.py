@@ -50,6 +50,7 @@ LAYERS = {
     "trainer.trackers": 5,
     "trainer.stopping": 5,
     "trainer.behavior": 4,
+    "trainer.behavior_update": 4,
     "trainer.divergence": 4,
     "trainer.live_settings": 4,
     "trainer.stop_conditions": 4,

@@ -16,19 +16,18 @@ from numpy.typing import NDArray
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec
 from trainer.actor import Actor
-from trainer.algos.base import Algorithm, Update
+from trainer.algos.base import Algorithm
 from trainer.algos.registry import build_algorithm
-from trainer.checkpoint import DIVERGED
+from trainer.behavior_update import BehaviorUpdate
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.description import describe
-from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
+from trainer.divergence import LOWER, Divergence
 from trainer.live_settings import Changes, in_words, noted, with_changes
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
-from trainer.rollout.rollout import Rollout
-from trainer.rollout.segments import finished_segments, take
+from trainer.rollout.segments import finished_segments
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
 from trainer.stop_conditions import StopConditions
@@ -93,7 +92,7 @@ class Behavior:
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
         self.learning_rate_factor = 1.0  # lower after an update that had to be taken back
-        self.algorithm = self._new_algorithm(seed + 1)
+        self.algorithm = self.new_algorithm(seed + 1)
         self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         capacity = settings.hyperparameters.buffer_size + 1024
         self.log = StepLog(spec, capacity, self.policy.memory_width)
@@ -233,41 +232,11 @@ class Behavior:
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
             return None
-        memory = self.settings.network_settings.memory
-        rollout, simulator_reward = take(
-            self.log,
-            self.settings.time_horizon,
-            self.device,
-            None if memory is None else memory.sequence_length,
-            self.settings.hyperparameters.needs_whole_episodes,
-        )
-        rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
-        rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
-        before = Before(self.policy, self.algorithm)
-        self.is_sound = False
-        try:
-            update = self.algorithm.update(rollout, self.step)
-            # Only now, so that rows collected since the last one began with a ratio of 1.
-            self.policy.update_normalizer(rollout.obs)
-        except Exception:
-            # Half an update is no state to save; what was there before is.
-            before.restore(self.policy, self.algorithm)
-            self.is_sound = True
-            raise
-        broken = broken_part(self.policy, self.algorithm, update)
-        if broken is not None:
-            return self._take_back(before, rollout, update, broken)
-        self.is_sound = True
-        self.metrics.add(update.statistics)
-        if update.mean_values is not None:
-            for i, signal in enumerate(self.settings.reward_signals):
-                tag = f"Policy/{signal.capitalize()} Value Estimate"
-                self.metrics.add({tag: update.mean_values[i]})
-        self.num_updates += 1
-        self.actor.refresh()
-        return None
+        update = BehaviorUpdate(self)
+        update.carry_out()
+        return update.settle()
 
-    def _new_algorithm(self, seed: int) -> Algorithm:
+    def new_algorithm(self, seed: int) -> Algorithm:
         """Builds the algorithm around the policy, with what is left of the learning rate."""
         settings, factor = self.settings, self.learning_rate_factor
         rates = {
@@ -294,43 +263,13 @@ class Behavior:
         if settings.hyperparameters.learning_rate != old.hyperparameters.learning_rate:
             self.learning_rate_factor = 1.0
         learnt = self.algorithm.state_dict()
-        self.algorithm = self._new_algorithm(0)  # its generator is restored
+        self.algorithm = self.new_algorithm(0)  # its generator is restored
         self.algorithm.load_state_dict(learnt)
         shown = max(self.step, self._summarised_step)
         self._next_summary = _next_multiple(shown, settings.summary_freq)
         if settings.checkpoint_interval != old.checkpoint_interval:  # with even_checkpoints
             self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
         self.metrics.write_settings(settings, self.step)
-
-    def _take_back(self, before: Before, rollout: Rollout, update: Update, what: str) -> Divergence:
-        """Restores what was good, keeps the rollout in a file, and lowers the learning rate once.
-
-        Raises:
-            DivergedError: it has been lowered already.
-        """
-        is_first = self.learning_rate_factor == 1.0
-        if is_first:
-            self.learning_rate_factor = LOWER
-            self.algorithm = self._new_algorithm(0)  # its generator is restored
-        before.restore(self.policy, self.algorithm)
-        self.is_sound = True
-        number = self.num_updates + 1
-        path, error = self.folder / f"{DIVERGED}{self.step}.pt", None
-        try:
-            dump_rollout(path, rollout, before, update, what)
-        except OSError as failure:  # told with the rest: the weights are safe without the file
-            error = str(failure)
-        rate = self.settings.hyperparameters.learning_rate * self.learning_rate_factor
-        taken_back = Divergence(
-            number, self.step, what, None if error else path, error, learning_rate=rate
-        )
-        if not is_first:
-            raise DivergedError(
-                f"Behavior '{self.name}' diverged for the second time: {taken_back.text} "
-                f"Go on with a lower learning_rate than {rate:g}, a max_grad_norm, or rewards that "
-                f"are not as large."
-            )
-        return taken_back
 
     @property
     def is_finished_learning(self) -> bool:
@@ -409,7 +348,7 @@ class Behavior:
         self.policy.load_state_dict(policy)
         if self._lowered_before(state):
             self.learning_rate_factor = LOWER
-            self.algorithm = self._new_algorithm(0)  # its generator is part of the state
+            self.algorithm = self.new_algorithm(0)  # its generator is part of the state
         self.algorithm.load_state_dict(algorithm)
         rewards = state.get("rewards", [])  # checkpoints that came before it have none
         assert isinstance(rewards, list)
