@@ -5,6 +5,7 @@ Letters: N agents ready now, C continuous action size, K discrete branches, W me
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,19 @@ class Actor:
     On a CPU onnxruntime computes them; on another device, the policy itself.
     """
 
-    def __init__(self, policy: ActorCritic, seed: int, deterministic: bool) -> None:
+    def __init__(
+        self, policy: ActorCritic, seed: int, deterministic: bool, *, keeps_copy: bool = False
+    ) -> None:
+        """Begins with the policy's weights as they are.
+
+        Args:
+            policy: that learns.
+            seed: of what is drawn.
+            deterministic: choose the mean and the likeliest branch instead.
+            keeps_copy: act with the weights of the last `refresh` on any device; on the CPU it is
+                always so.
+        """
+        self._learning = policy
         self._policy = policy
         self._deterministic = deterministic
         self._device = next(policy.parameters()).device
@@ -36,6 +49,8 @@ class Actor:
         if self._device.type == "cpu":
             self._compiled = CompiledPolicy(policy, seed)
         else:
+            if keeps_copy:
+                self._policy = copy.deepcopy(policy)
             self._generator = torch.Generator(device=self._device).manual_seed(seed)
 
     def act(self, log: StepLog, batches: Sequence[Decisions]) -> list[Actions]:
@@ -77,6 +92,8 @@ class Actor:
         """Acts with the policy's weights as they are now; to be called whenever they changed."""
         if self._compiled is not None:
             self._compiled.refresh()
+        elif self._policy is not self._learning:
+            self._policy.load_state_dict(self._learning.state_dict())
 
     @property
     def graph(self) -> PolicyGraph | None:

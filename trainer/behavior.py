@@ -27,6 +27,7 @@ from trainer.live_settings import Changes, in_words, noted, with_changes
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
+from trainer.rollout.policy_lag import drop_stale
 from trainer.rollout.segments import finished_segments
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
@@ -61,6 +62,7 @@ class Behavior:
         is_training: bool,
         state: Mapping[str, object] | None,
         starts_at_zero: bool,
+        is_threaded: bool = False,
     ) -> None:
         """Builds the networks and, if there is a state, goes on from it.
 
@@ -75,6 +77,7 @@ class Behavior:
             state: of a checkpoint, or None for fresh weights.
             starts_at_zero: take weights and optimiser of `state`, but not its step
                 (`initialize_from`).
+            is_threaded: updates run beside collection, as `threaded` of the settings asks for.
         """
         self.name = name
         self.spec = spec
@@ -93,9 +96,18 @@ class Behavior:
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
         self.learning_rate_factor = 1.0  # lower after an update that had to be taken back
         self.algorithm = self.new_algorithm(seed + 1)
-        self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
+        self.is_threaded = is_threaded
+        self.actor = Actor(
+            self.policy,
+            seed + 2,
+            settings.network_settings.deterministic,
+            keeps_copy=is_threaded,
+        )
         capacity = settings.hyperparameters.buffer_size + 1024
-        self.log = StepLog(spec, capacity, self.policy.memory_width)
+        width = self.policy.memory_width
+        self.log = StepLog(spec, capacity, width, keeps_versions=is_threaded)
+        self.update: BehaviorUpdate | None = None  # that was begun and not settled
+        self._is_between_updates = False  # and nothing was taken from the log since the last
         self.episodes = EpisodeTracker()
         self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
@@ -104,6 +116,7 @@ class Behavior:
             self._take_weights(state)
         elif state is not None:
             self.load_state_dict(state)
+        self.log.policy_version = self.num_updates
         goes_on = is_training and state is not None and not starts_at_zero
         # Acting alone leaves the curves of training as they are.
         events = folder if is_training else folder / "inference"
@@ -215,9 +228,29 @@ class Behavior:
         return min(to_learn, self.settings.max_steps - self.step)
 
     @property
+    def num_ahead(self) -> int:
+        """How many decisions more may be collected before that update, because it is threaded."""
+        has_room = self.is_threaded and self.update is None
+        return self.settings.hyperparameters.buffer_size if has_room else 0
+
+    @property
     def has_just_learned(self) -> bool:
-        """Whether nothing that a checkpoint would lose was collected since the last update."""
+        """Whether nothing that a checkpoint would lose was collected since the last update.
+
+        Beside updates something always is: there it is the time until the next one begins.
+        """
+        if self.is_threaded:
+            return self._is_between_updates
         return self.log.num_complete == self.log.num_kept
+
+    def drop_stale(self) -> int:
+        """Drops what was chosen by a policy older than `max_policy_lag`; says how many decisions.
+
+        Only where updates are threaded.
+        """
+        num_stale = drop_stale(self.log, self.num_updates - self.settings.policy_lag_bound)
+        self.metrics.add_user_stat("Policy/Stale Steps", num_stale, "SUM", 0)
+        return num_stale
 
     def learn(self) -> Divergence | None:
         """Turns the step log into an update; without training or behind max_steps, empties it.
@@ -229,12 +262,38 @@ class Behavior:
             DivergedError: an update broke the weights for the second time; it was taken back.
             Exception: whatever an update raised; it was taken back, too.
         """
+        update = self.begin_update()
+        if update is None:
+            return None
+        update.carry_out()
+        return self.end_update()
+
+    def begin_update(self) -> BehaviorUpdate | None:
+        """Takes an update out of the step log, to be carried out and then ended with `end_update`.
+
+        Until then nothing may touch policy, algorithm and rewards; acting and collecting go on.
+
+        Returns:
+            None: there is nothing to learn, without training or behind max_steps.
+        """
+        assert self.update is None, "one update at a time"
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
             return None
-        update = BehaviorUpdate(self)
-        update.carry_out()
-        return update.settle()
+        self.update = BehaviorUpdate(self)
+        self._is_between_updates = False
+        return self.update
+
+    def end_update(self) -> Divergence | None:
+        """Publishes the update that was begun, if it was carried out; takes back a broken one.
+
+        Raises:
+            DivergedError: see `learn`.
+        """
+        assert self.update is not None
+        update, self.update = self.update, None
+        self._is_between_updates = True
+        return update.settle() if update.is_carried_out else None
 
     def new_algorithm(self, seed: int) -> Algorithm:
         """Builds the algorithm around the policy, with what is left of the learning rate."""

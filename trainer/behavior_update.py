@@ -13,8 +13,9 @@ import torch
 from trainer.algos.base import Update
 from trainer.checkpoint import DIVERGED
 from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
+from trainer.rollout.policy_lag import PolicyLag, complete_rows, lag_of
 from trainer.rollout.rollout import Rollout
-from trainer.rollout.segments import take
+from trainer.rollout.segments import finished_segments, take
 
 if TYPE_CHECKING:
     from trainer.behavior import Behavior
@@ -26,19 +27,31 @@ class BehaviorUpdate:
     def __init__(self, behavior: Behavior) -> None:
         """Takes all complete rows out of the behaviour's step log."""
         self._behavior = behavior
+        self.is_carried_out = False
         self._step = behavior.step  # schedules depend on it
         settings = behavior.settings
+        whole_episodes = settings.hyperparameters.needs_whole_episodes
+        self._lag: PolicyLag | None = None
+        if behavior.is_threaded:
+            rows = complete_rows(behavior.log)
+            if whole_episodes:
+                rows = finished_segments(behavior.log, settings.time_horizon).rows
+            self._lag = lag_of(behavior.log, rows, behavior.num_updates)
         memory = settings.network_settings.memory
         self._rollout, self._simulator_reward = take(
             behavior.log,
             settings.time_horizon,
             behavior.device,
             None if memory is None else memory.sequence_length,
-            settings.hyperparameters.needs_whole_episodes,
+            whole_episodes,
         )
 
     def carry_out(self) -> None:
-        """Changes the weights, or leaves them as they were if that fails."""
+        """Changes the weights, or leaves them as they were if that fails.
+
+        Touches policy, algorithm and rewards of the behaviour only, so that another thread may do
+        it while the behaviour acts and collects.
+        """
         behavior, rollout = self._behavior, self._rollout
         rewards = [signal.evaluate(rollout, self._simulator_reward) for signal in behavior.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
@@ -56,6 +69,7 @@ class BehaviorUpdate:
             raise
         self._broken = broken_part(behavior.policy, behavior.algorithm, self._update)
         behavior.is_sound = self._broken is None
+        self.is_carried_out = True
 
     def settle(self) -> Divergence | None:
         """Counts the update and publishes its weights, or takes it back if it broke them.
@@ -71,7 +85,11 @@ class BehaviorUpdate:
             for i, signal in enumerate(behavior.settings.reward_signals):
                 tag = f"Policy/{signal.capitalize()} Value Estimate"
                 behavior.metrics.add({tag: update.mean_values[i]})
+        if self._lag is not None:
+            behavior.metrics.add({"Policy/Lag": self._lag.mean})
+            behavior.metrics.add_largest("Policy/Largest Lag", float(self._lag.largest))
         behavior.num_updates += 1
+        behavior.log.policy_version = behavior.num_updates
         behavior.actor.refresh()
         return None
 
