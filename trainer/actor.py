@@ -46,7 +46,7 @@ class Actor:
             CarriedMemory(policy.memory_width, self._device) if policy.memory_width else None
         )
         self._compiled: CompiledPolicy | None = None
-        if self._device.type == "cpu":
+        if runs_onnx(self._device):
             self._compiled = CompiledPolicy(policy, seed)
         else:
             if keeps_copy:
@@ -117,6 +117,11 @@ class Actor:
             self._compiled.load_chance_state(state)
         elif self._compiled is None and isinstance(state, torch.Tensor):
             self._generator.set_state(state)
+
+
+def runs_onnx(device: torch.device) -> bool:
+    """Whether onnxruntime acts for a policy that lies there."""
+    return device.type == "cpu"
 
 
 def to_simulator(action: Action) -> Actions:

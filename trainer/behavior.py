@@ -375,6 +375,7 @@ class Behavior:
 
     def state_dict(self) -> dict[str, object]:
         """Gives everything that has to outlive the process: tensors, numbers and strings."""
+        assert self.update is None, "half an update is no state"
         return {
             "behavior": self.name,
             "spec": spec_to_state(self.spec),

@@ -32,6 +32,12 @@ SWITCH_INTERVAL_S = 0.001
 WORTH_A_WARNING = 0.1  # share of a rollout that was too old
 
 
+def _use_threads(number: int) -> None:
+    """Gives the thread that calls it this number of torch threads, for good."""
+    torch.get_num_threads()  # else torch takes the newest number of any thread at the first work
+    torch.set_num_threads(number)
+
+
 class Updates:
     """Carries out updates. All methods belong to the loop's thread.
 
@@ -75,7 +81,7 @@ class Updates:
         if self._learner is None:
             self._learner = ThreadPoolExecutor(1, "learner")
             run.timers.add(WAITING)
-            self._learner.submit(torch.set_num_threads, run.learning_threads).result()
+            self._learner.submit(_use_threads, run.learning_threads).result()
             torch.set_num_threads(1)  # what threads that are to come begin with
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         run.reporter.info(
