@@ -265,8 +265,11 @@ class Behavior:
         update = self.begin_update()
         if update is None:
             return None
-        update.carry_out()
-        return self.end_update()
+        try:
+            update.carry_out()
+        finally:
+            divergence = self.end_update()
+        return divergence
 
     def begin_update(self) -> BehaviorUpdate | None:
         """Takes an update out of the step log, to be carried out and then ended with `end_update`.
