@@ -11,7 +11,6 @@ torch counts its threads per thread that asks: the learner has its own number, t
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Self
@@ -28,7 +27,6 @@ from trainer.timers import LEARNING, WAITING
 if TYPE_CHECKING:
     from trainer.run import Run
 
-SWITCH_INTERVAL_S = 0.001
 WORTH_A_WARNING = 0.1  # share of a rollout that was too old
 
 
@@ -51,7 +49,6 @@ class Updates:
         self._stream = OwnStream(run.device)
         self._under_way: dict[str, Future[float]] = {}  # by behaviour; gives seconds
         self._warned: set[str] = set()  # behaviours whose decisions were too old
-        self._switch_interval_s = sys.getswitchinterval()
 
     def __enter__(self) -> Self:
         """Begins."""
@@ -61,7 +58,6 @@ class Updates:
         """Ends the learner thread, once its update is over."""
         if self._learner is not None:
             self._learner.shutdown()
-            sys.setswitchinterval(self._switch_interval_s)
 
     def is_beside(self, settings: BehaviorSettings) -> bool:
         """Whether a behaviour is to learn beside collection."""
@@ -83,7 +79,6 @@ class Updates:
             run.timers.add(WAITING)
             self._learner.submit(_use_threads, run.learning_threads).result()
             torch.set_num_threads(1)  # what threads that are to come begin with
-            sys.setswitchinterval(SWITCH_INTERVAL_S)
         run.reporter.info(
             f"Behavior '{behavior.name}' learns beside collection (threaded), with "
             f"{run.learning_threads} torch thread(s); decisions that were chosen more than "
