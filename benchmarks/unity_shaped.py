@@ -1,6 +1,6 @@
 """Agent-steps per second of ppo-train and mlagents-learn on Unity-shaped work, in the same run.
 
-    python -m benchmarks.unity_shaped [--rounds 3] [--rows walker-1 walker-4 ...]
+    python -m benchmarks.unity_shaped [--rounds 3] [--rows walker-1 walker-4 ...] [--threaded]
 
 Both trainers launch the same null simulator (ready-made messages over the real protocol) with the
 same YAML. They take turns, and the median of the rounds counts. `trainers.py` defines the figures.
@@ -78,14 +78,22 @@ Rates = dict[str, list[float]]
 
 
 @contextmanager
-def make_job(work: Work, num_envs: int, configs: Path) -> Iterator[Job]:
-    """Gives the job of one row, with a simulator that lives as long as the context."""
+def make_job(work: Work, num_envs: int, configs: Path, threaded: bool = False) -> Iterator[Job]:
+    """Gives the job of one row, with a simulator that lives as long as the context.
+
+    Args:
+        work: of the row.
+        num_envs: of the row.
+        configs: folder of the YAML files.
+        threaded: both trainers update beside collection; the key is ML-Agents'.
+    """
     with tempfile.TemporaryDirectory(prefix="ppo-train-bench-") as folder:
         simulator = Path(folder) / "null.x86_64"
         episodes = ["--episode-length", str(EPISODE_STEPS)]
         null.write_executable(simulator, [*work.simulator.split(), *episodes])
         settings = yaml.safe_load((configs / work.config).read_text())
         (behavior,) = settings["behaviors"].values()
+        behavior["threaded"] = threaded
         buffer_size = behavior["hyperparameters"]["buffer_size"]
         yield Job(settings, str(simulator), num_envs, 1, buffer_size)
 
@@ -98,14 +106,14 @@ def measure(trainer: Trainer, work: Work, figure: str, job: Job) -> float:
 
 
 def measure_row(
-    row: str, contestants: list[Trainer], rounds: int, configs: Path
+    row: str, contestants: list[Trainer], rounds: int, configs: Path, threaded: bool = False
 ) -> dict[str, Rates]:
     """Measures one row, the trainers in turns."""
     work, num_envs = ROWS[row]
     rates: dict[str, Rates] = {
         trainer.name: {figure: [] for figure in FIGURES} for trainer in contestants
     }
-    with make_job(work, num_envs, configs) as job:
+    with make_job(work, num_envs, configs, threaded) as job:
         for _ in range(rounds):
             for figure in FIGURES:
                 for trainer in contestants:
@@ -160,6 +168,7 @@ def main() -> None:
     parser.add_argument("--mlagents-venv", type=Path, default=Path(".venv-mlagents"))
     parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the YAML files")
     parser.add_argument("--results", type=Path, default=report.RESULTS)
+    parser.add_argument("--threaded", action="store_true", help="update beside collection")
     options = parser.parse_args()
 
     contestants = [trainers.ppo_train(), trainers.mlagents_learn(options.mlagents_venv)]
@@ -168,7 +177,8 @@ def main() -> None:
     about = machine.describe(**{t.name: t.python for t in contestants if t.name != "ppo-train"})
     report.warn_if_busy(about)
     measured = {
-        row: measure_row(row, contestants, options.rounds, options.configs) for row in options.rows
+        row: measure_row(row, contestants, options.rounds, options.configs, options.threaded)
+        for row in options.rows
     }
     if options.only:
         return
@@ -176,7 +186,8 @@ def main() -> None:
     for row, both in measured.items():
         lines += table_rows(row, both["ppo-train"], both["mlagents-learn"])
     lines += never_slower(measured)
-    report.publish("unity_shaped", about, lines, measured, options.results)
+    name = "unity_shaped_threaded" if options.threaded else "unity_shaped"
+    report.publish(name, about, lines, measured, options.results)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Letters: N agents ready now, C continuous action size, K discrete branches, W me
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,19 @@ class Actor:
     On a CPU onnxruntime computes them; on another device, the policy itself.
     """
 
-    def __init__(self, policy: ActorCritic, seed: int, deterministic: bool) -> None:
+    def __init__(
+        self, policy: ActorCritic, seed: int, deterministic: bool, *, keeps_copy: bool = False
+    ) -> None:
+        """Begins with the policy's weights as they are.
+
+        Args:
+            policy: that learns.
+            seed: of what is drawn.
+            deterministic: choose the mean and the likeliest branch instead.
+            keeps_copy: act with the weights of the last `refresh` on any device; on the CPU it is
+                always so.
+        """
+        self._learning = policy
         self._policy = policy
         self._deterministic = deterministic
         self._device = next(policy.parameters()).device
@@ -33,9 +46,11 @@ class Actor:
             CarriedMemory(policy.memory_width, self._device) if policy.memory_width else None
         )
         self._compiled: CompiledPolicy | None = None
-        if self._device.type == "cpu":
+        if runs_onnx(self._device):
             self._compiled = CompiledPolicy(policy, seed)
         else:
+            if keeps_copy:
+                self._policy = copy.deepcopy(policy)
             self._generator = torch.Generator(device=self._device).manual_seed(seed)
 
     def act(self, log: StepLog, batches: Sequence[Decisions]) -> list[Actions]:
@@ -77,6 +92,8 @@ class Actor:
         """Acts with the policy's weights as they are now; to be called whenever they changed."""
         if self._compiled is not None:
             self._compiled.refresh()
+        elif self._policy is not self._learning:
+            self._policy.load_state_dict(self._learning.state_dict())
 
     @property
     def graph(self) -> PolicyGraph | None:
@@ -100,6 +117,11 @@ class Actor:
             self._compiled.load_chance_state(state)
         elif self._compiled is None and isinstance(state, torch.Tensor):
             self._generator.set_state(state)
+
+
+def runs_onnx(device: torch.device) -> bool:
+    """Whether onnxruntime acts for a policy that lies there."""
+    return device.type == "cpu"
 
 
 def to_simulator(action: Action) -> Actions:

@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import BehaviorSpec
 from trainer.actor import Actor
-from trainer.algos.base import Algorithm, Update
+from trainer.algos.base import Algorithm
 from trainer.algos.registry import build_algorithm
-from trainer.checkpoint import DIVERGED
+from trainer.behavior_update import BehaviorUpdate
 from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.description import describe
-from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
+from trainer.divergence import LOWER, Divergence
 from trainer.live_settings import Changes, in_words, noted, with_changes
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
-from trainer.rollout.rollout import Rollout
-from trainer.rollout.segments import finished_segments, take
+from trainer.rollout.policy_lag import drop_stale
+from trainer.rollout.segments import finished_segments
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
 from trainer.stop_conditions import StopConditions
@@ -62,6 +62,7 @@ class Behavior:
         is_training: bool,
         state: Mapping[str, object] | None,
         starts_at_zero: bool,
+        is_threaded: bool = False,
     ) -> None:
         """Builds the networks and, if there is a state, goes on from it.
 
@@ -76,6 +77,7 @@ class Behavior:
             state: of a checkpoint, or None for fresh weights.
             starts_at_zero: take weights and optimiser of `state`, but not its step
                 (`initialize_from`).
+            is_threaded: updates run beside collection, as `threaded` of the settings asks for.
         """
         self.name = name
         self.spec = spec
@@ -93,10 +95,19 @@ class Behavior:
         self.policy = build_policy(name, spec, settings).to(device)
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
         self.learning_rate_factor = 1.0  # lower after an update that had to be taken back
-        self.algorithm = self._new_algorithm(seed + 1)
-        self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
+        self.algorithm = self.new_algorithm(seed + 1)
+        self.is_threaded = is_threaded
+        self.actor = Actor(
+            self.policy,
+            seed + 2,
+            settings.network_settings.deterministic,
+            keeps_copy=is_threaded,
+        )
         capacity = settings.hyperparameters.buffer_size + 1024
-        self.log = StepLog(spec, capacity, self.policy.memory_width)
+        width = self.policy.memory_width
+        self.log = StepLog(spec, capacity, width, keeps_versions=is_threaded)
+        self.update: BehaviorUpdate | None = None  # that was begun and not settled
+        self._is_between_updates = False  # and nothing was taken from the log since the last
         self.episodes = EpisodeTracker()
         self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
@@ -105,6 +116,7 @@ class Behavior:
             self._take_weights(state)
         elif state is not None:
             self.load_state_dict(state)
+        self.log.policy_version = self.num_updates
         goes_on = is_training and state is not None and not starts_at_zero
         # Acting alone leaves the curves of training as they are.
         events = folder if is_training else folder / "inference"
@@ -216,9 +228,29 @@ class Behavior:
         return min(to_learn, self.settings.max_steps - self.step)
 
     @property
+    def num_ahead(self) -> int:
+        """How many decisions more may be collected before that update, because it is threaded."""
+        has_room = self.is_threaded and self.update is None
+        return self.settings.hyperparameters.buffer_size if has_room else 0
+
+    @property
     def has_just_learned(self) -> bool:
-        """Whether nothing that a checkpoint would lose was collected since the last update."""
+        """Whether nothing that a checkpoint would lose was collected since the last update.
+
+        Beside updates something always is: there it is the time until the next one begins.
+        """
+        if self.is_threaded:
+            return self._is_between_updates
         return self.log.num_complete == self.log.num_kept
+
+    def drop_stale(self) -> int:
+        """Drops what was chosen by a policy older than `max_policy_lag`; says how many decisions.
+
+        Only where updates are threaded.
+        """
+        num_stale = drop_stale(self.log, self.num_updates - self.settings.policy_lag_bound)
+        self.metrics.add_user_stat("Policy/Stale Steps", num_stale, "SUM", 0)
+        return num_stale
 
     def learn(self) -> Divergence | None:
         """Turns the step log into an update; without training or behind max_steps, empties it.
@@ -230,44 +262,43 @@ class Behavior:
             DivergedError: an update broke the weights for the second time; it was taken back.
             Exception: whatever an update raised; it was taken back, too.
         """
+        update = self.begin_update()
+        if update is None:
+            return None
+        try:
+            update.carry_out()
+        finally:
+            divergence = self.end_update()
+        return divergence
+
+    def begin_update(self) -> BehaviorUpdate | None:
+        """Takes an update out of the step log, to be carried out and then ended with `end_update`.
+
+        Until then nothing may touch policy, algorithm and rewards; acting and collecting go on.
+
+        Returns:
+            None: there is nothing to learn, without training or behind max_steps.
+        """
+        assert self.update is None, "one update at a time"
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
             return None
-        memory = self.settings.network_settings.memory
-        rollout, simulator_reward = take(
-            self.log,
-            self.settings.time_horizon,
-            self.device,
-            None if memory is None else memory.sequence_length,
-            self.settings.hyperparameters.needs_whole_episodes,
-        )
-        rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
-        rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
-        before = Before(self.policy, self.algorithm)
-        self.is_sound = False
-        try:
-            update = self.algorithm.update(rollout, self.step)
-            # Only now, so that rows collected since the last one began with a ratio of 1.
-            self.policy.update_normalizer(rollout.obs)
-        except Exception:
-            # Half an update is no state to save; what was there before is.
-            before.restore(self.policy, self.algorithm)
-            self.is_sound = True
-            raise
-        broken = broken_part(self.policy, self.algorithm, update)
-        if broken is not None:
-            return self._take_back(before, rollout, update, broken)
-        self.is_sound = True
-        self.metrics.add(update.statistics)
-        if update.mean_values is not None:
-            for i, signal in enumerate(self.settings.reward_signals):
-                tag = f"Policy/{signal.capitalize()} Value Estimate"
-                self.metrics.add({tag: update.mean_values[i]})
-        self.num_updates += 1
-        self.actor.refresh()
-        return None
+        self.update = BehaviorUpdate(self)
+        self._is_between_updates = False
+        return self.update
 
-    def _new_algorithm(self, seed: int) -> Algorithm:
+    def end_update(self) -> Divergence | None:
+        """Publishes the update that was begun, if it was carried out; takes back a broken one.
+
+        Raises:
+            DivergedError: see `learn`.
+        """
+        assert self.update is not None
+        update, self.update = self.update, None
+        self._is_between_updates = True
+        return update.settle() if update.is_carried_out else None
+
+    def new_algorithm(self, seed: int) -> Algorithm:
         """Builds the algorithm around the policy, with what is left of the learning rate."""
         settings, factor = self.settings, self.learning_rate_factor
         rates = {
@@ -294,43 +325,13 @@ class Behavior:
         if settings.hyperparameters.learning_rate != old.hyperparameters.learning_rate:
             self.learning_rate_factor = 1.0
         learnt = self.algorithm.state_dict()
-        self.algorithm = self._new_algorithm(0)  # its generator is restored
+        self.algorithm = self.new_algorithm(0)  # its generator is restored
         self.algorithm.load_state_dict(learnt)
         shown = max(self.step, self._summarised_step)
         self._next_summary = _next_multiple(shown, settings.summary_freq)
         if settings.checkpoint_interval != old.checkpoint_interval:  # with even_checkpoints
             self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
         self.metrics.write_settings(settings, self.step)
-
-    def _take_back(self, before: Before, rollout: Rollout, update: Update, what: str) -> Divergence:
-        """Restores what was good, keeps the rollout in a file, and lowers the learning rate once.
-
-        Raises:
-            DivergedError: it has been lowered already.
-        """
-        is_first = self.learning_rate_factor == 1.0
-        if is_first:
-            self.learning_rate_factor = LOWER
-            self.algorithm = self._new_algorithm(0)  # its generator is restored
-        before.restore(self.policy, self.algorithm)
-        self.is_sound = True
-        number = self.num_updates + 1
-        path, error = self.folder / f"{DIVERGED}{self.step}.pt", None
-        try:
-            dump_rollout(path, rollout, before, update, what)
-        except OSError as failure:  # told with the rest: the weights are safe without the file
-            error = str(failure)
-        rate = self.settings.hyperparameters.learning_rate * self.learning_rate_factor
-        taken_back = Divergence(
-            number, self.step, what, None if error else path, error, learning_rate=rate
-        )
-        if not is_first:
-            raise DivergedError(
-                f"Behavior '{self.name}' diverged for the second time: {taken_back.text} "
-                f"Go on with a lower learning_rate than {rate:g}, a max_grad_norm, or rewards that "
-                f"are not as large."
-            )
-        return taken_back
 
     @property
     def is_finished_learning(self) -> bool:
@@ -377,6 +378,7 @@ class Behavior:
 
     def state_dict(self) -> dict[str, object]:
         """Gives everything that has to outlive the process: tensors, numbers and strings."""
+        assert self.update is None, "half an update is no state"
         return {
             "behavior": self.name,
             "spec": spec_to_state(self.spec),
@@ -409,7 +411,7 @@ class Behavior:
         self.policy.load_state_dict(policy)
         if self._lowered_before(state):
             self.learning_rate_factor = LOWER
-            self.algorithm = self._new_algorithm(0)  # its generator is part of the state
+            self.algorithm = self.new_algorithm(0)  # its generator is part of the state
         self.algorithm.load_state_dict(algorithm)
         rewards = state.get("rewards", [])  # checkpoints that came before it have none
         assert isinstance(rewards, list)

@@ -34,7 +34,7 @@ class CheckpointSchedule:
 
     def is_due(self, behavior: Behavior) -> bool:
         """Whether to save a behaviour now; finished ones are saved at the end of the run."""
-        if behavior.is_finished:
+        if behavior.is_finished or behavior.update is not None:  # never half an update
             return False
         is_between_updates = behavior.has_just_learned  # nothing that matters is in the log
         if is_between_updates and (behavior.is_checkpoint_due or self.is_milestone(behavior)):

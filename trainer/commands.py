@@ -40,6 +40,7 @@ class Commands:
     def serve(self) -> None:
         """Carries out everything that waits. What fails is told to who asked; the run goes on."""
         for command in self._run.control.take():
+            self._end_updates(command)
             try:
                 text = self._carry_out(command)
             except (UserError, OSError) as error:
@@ -52,6 +53,14 @@ class Commands:
                 self._run.control.publish(self._run.progress())  # before anyone can ask for it
                 command.reply.set_result(text)
                 self._run.reporter.info(text)
+
+    def _end_updates(self, command: Command) -> None:
+        """Lets no command meet half an update; what an update raises ends the run, as ever."""
+        try:
+            self._run.updates.finish()
+        except BaseException as error:
+            command.reply.set_exception(error)
+            raise
 
     def _carry_out(self, command: Command) -> str:
         allowed = {"set": ("values", "behavior"), "export": ("behavior",)}.get(command.verb, ())

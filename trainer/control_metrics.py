@@ -74,6 +74,9 @@ def _of_run(progress: RunProgress) -> Iterator[Metric]:
     for part, share in progress.shares.items():
         shares.add_metric([part], share)
     yield shares
+    if progress.learner_share is not None:
+        words = "Share of that time in which the learner was busy beside the loop, 0 to 1."
+        yield _gauge("learner_busy_share", words, progress.learner_share)
     yield _gauge("simulators_alive", "Simulators not given up.", progress.num_simulators)
     yield _gauge("paused", "1 while the run is paused.", float(progress.is_paused))
     yield CounterMetricFamily(

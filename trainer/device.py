@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -32,6 +34,27 @@ def choose_device(settings: TorchSettings) -> torch.device:
             f"use it here: {reason}. Set it to cpu, or leave it out."
         ) from error
     return torch.device(settings.device)
+
+
+class OwnStream:
+    """Lets one thread use a GPU beside the others; on another device it does nothing.
+
+    What threads ask of a GPU is done in one order unless they have streams of their own.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Begins behind what was asked before, and ends once all that was asked inside is done."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.default_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            yield
+        self._stream.synchronize()
 
 
 def choose_num_threads(settings: RunSettings) -> int:

@@ -40,6 +40,7 @@ class Metrics:
         self._values: dict[str, list[float | Tensor]] = defaultdict(list)
         self._sums: dict[str, float] = defaultdict(float)
         self._latest: dict[str, float] = {}
+        self._largest: dict[str, float] = {}
         self._histograms: dict[str, list[float]] = defaultdict(list)
         self.lesson_numbers: Mapping[str, int] = {}
         """Of environment parameters; every summary shows them."""
@@ -48,6 +49,10 @@ class Metrics:
         """Takes one value per tag; the summary shows their mean."""
         for tag, value in statistics.items():
             self._values[tag].append(value)
+
+    def add_largest(self, tag: str, value: float) -> None:
+        """Takes a value; the summary shows the largest."""
+        self._largest[tag] = max(value, self._largest.get(tag, value))
 
     def add_user_stat(self, tag: str, value: float, aggregation: str, simulator: int) -> None:
         """Takes a value that the simulator recorded (Unity's StatsRecorder).
@@ -86,6 +91,7 @@ class Metrics:
         scalars = {tag: _mean(values) for tag, values in self._values.items()}
         scalars |= self._sums
         scalars |= self._latest
+        scalars |= self._largest
         lessons = self.lesson_numbers.items()
         scalars |= {f"Environment/Lesson Number/{name}": float(n) for name, n in lessons}
         for tag, scalar in scalars.items():
@@ -95,6 +101,7 @@ class Metrics:
         self._values.clear()
         self._sums.clear()
         self._latest.clear()
+        self._largest.clear()
         self._histograms.clear()
         return scalars
 

@@ -5,6 +5,9 @@ update and an assignment of some env_steps, and sends them back all at once. It 
 more is assigned than the rollout still lacks, and nothing more before the update, which waits for
 all that was assigned: one simulator that hangs holds up the others until `timeout_wait` is over.
 
+Where updates run beside collection (`threaded`), they wait for nobody, and up to one more rollout
+is assigned meanwhile, with the policy of the last update that is over.
+
 Letters: K agents of one simulator.
 """
 
@@ -85,7 +88,9 @@ class Placement:
         """Writes what a simulator chose for its last decisions into the step log."""
         for choices in message.choices.values():
             player = self._players[message.simulator]
-            self._behaviors[player.name].log.record_choices(player.lanes, choices)
+            self._behaviors[player.name].log.record_choices(
+                player.lanes, choices, player.num_updates
+            )
 
     def open_rows(self, message: SimulatorMessage) -> None:
         """Opens the rows of decisions that the simulator makes, or has made, by itself."""
@@ -195,7 +200,7 @@ class Placement:
         num_assigned = sum(other.num_assigned for other in others)
         num_agents = max(1, sum(len(other.lanes) for other in others))
         left = behavior.settings.max_steps - behavior.step - num_assigned
-        lacking = behavior.num_lacking - num_assigned
+        lacking = min(behavior.num_lacking + behavior.num_ahead - num_assigned, left)
         if lacking <= 0:
             if left <= 0 or is_anybody_busy or behavior.num_lacking > 0:
                 return 0

@@ -47,6 +47,7 @@ class RunProgress:
     num_restarts: int  # of simulators
     num_checkpoints: int  # since this start
     is_paused: bool
+    learner_share: float | None = None  # of the time, beside the loop; None: it learns in turn
 
 
 class Reporter:
@@ -82,9 +83,15 @@ class Reporter:
         """Shows how far the run is; a few times per second."""
 
 
-def shares_line(shares: Mapping[str, float]) -> str:
-    """Says where the time goes, such as `simulators 61 % · inference 9 % · learning 30 %`."""
-    return " · ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())
+def shares_line(shares: Mapping[str, float], learner: float | None = None) -> str:
+    """Says where the time goes, such as `simulators 61 % · inference 9 % · learning 30 %`.
+
+    Args:
+        shares: of the parts of the loop.
+        learner: share of the same time in which the learner was busy beside it, if it was.
+    """
+    line = " · ".join(f"{part} {100 * share:.0f} %" for part, share in shares.items())
+    return line if learner is None else f"{line}; beside it the learner, busy {100 * learner:.0f} %"
 
 
 def clock(seconds: float) -> str:
@@ -108,6 +115,6 @@ def status_text(progress: RunProgress) -> str:
         f"{pace}   elapsed {clock(progress.elapsed_s)}   left {left}",
         f"simulators {progress.num_simulators}   restarts {progress.num_restarts}",
         f"checkpoints {progress.num_checkpoints}, the last: {progress.last_checkpoint or 'none'}",
-        shares_line(progress.shares),
+        shares_line(progress.shares, progress.learner_share),
     ]
     return "\n".join(lines)

@@ -38,7 +38,8 @@ from trainer.run_storage import RunStorage
 from trainer.simulators import plan_fleet, waiting_words
 from trainer.speedometer import Speedometer
 from trainer.stopping import StopRequest
-from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
+from trainer.timers import BRIDGE, INFERENCE, SAVING, SIMULATORS, Timers
+from trainer.updates import Updates
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
@@ -82,6 +83,7 @@ class Run:
         logs = self.storage.folder.own_logs(self.is_training)
         self.control = Control(settings.control_settings, run_id, logs, settings.listen_settings)
         self.commands = Commands(self)
+        self.updates = Updates(self)
         self._last_loss: str | None = None
         self._speedometer = Speedometer()
         self._next_progress_s = 0.0
@@ -119,7 +121,7 @@ class Run:
         plan = replace(plan, seed=self._simulator_seed(self.storage.restore()))
         folder.clear_logs(self.is_training)
         torch.set_num_threads(1)
-        with Fleet(plan) as fleet:
+        with Fleet(plan) as fleet, self.updates:
             self.fleet = fleet
             self.placement = Placement(act_at(self.settings), fleet, self.behaviors)
             if (waiting := waiting_words(plan)) is not None:
@@ -151,6 +153,10 @@ class Run:
     def _save_all(self) -> None:
         """Makes everything that was learned outlive the process."""
         failures: list[Exception] = []
+        try:
+            self.updates.finish()
+        except Exception as failure:  # raised below, once everything else is safe
+            failures.append(failure)
         sound = [behavior for behavior in self.behaviors.values() if behavior.is_sound]
         steps: list[Callable[[], None]] = []
         # In reproducible mode they count only together.
@@ -165,7 +171,8 @@ class Run:
             except Exception as failure:  # raised below, once everything else is safe
                 failures.append(failure)
         if self.behaviors:
-            self.reporter.info(f"Where the time went: {shares_line(self.timers.shares())}")
+            where = shares_line(self.timers.shares(), self.timers.learner_share)
+            self.reporter.info(f"Where the time went: {where}")
         if failures:
             raise failures[0]
 
@@ -188,10 +195,7 @@ class Run:
             with self.timers.measure(INFERENCE):
                 self._answer(arrivals)
             self._count_bridge_time(INFERENCE)
-            for behavior in self.behaviors.values():
-                if behavior.is_ready_to_learn and not self.placement.awaits(behavior):
-                    with self.timers.measure(LEARNING), self.control.pulse.long_part():
-                        self._learn(behavior)
+            self.updates.turn()
             if not self.is_paused:
                 self.placement.assign()
             # Before the checkpoint: a run that goes on from there begins with the next summary.
@@ -272,18 +276,6 @@ class Run:
         self._send()
         self.placement.assign()
 
-    def _learn(self, behavior: Behavior) -> None:
-        torch.set_num_threads(self.learning_threads)
-        divergence = behavior.learn()
-        torch.set_num_threads(1)  # collecting shares the cores with the simulators
-        self.memory_return.after_update()
-        if divergence is not None:
-            self.reporter.warning(
-                f"Behavior '{behavior.name}' diverged: {divergence.text} Going on with learning "
-                f"rate {divergence.learning_rate:g}; a second time ends the run."
-            )
-            self.storage.tell_divergence(behavior.name, divergence)
-
     @property
     def total_steps(self) -> int:
         """Steps of all behaviours together."""
@@ -344,6 +336,7 @@ class Run:
             is_training=self.is_training,
             state=state,
             starts_at_zero=not self.storage.goes_on(name),
+            is_threaded=self.updates.is_beside(self.settings.for_behavior(name)),
         )
         behavior.metrics.lesson_numbers = dict.fromkeys(self.settings.environment_parameters, 0)
         self._trial_export(behavior)
@@ -351,6 +344,7 @@ class Run:
         self.behaviors[name] = behavior
         for message in behavior.introduction():
             self.reporter.info(message)
+        self.updates.meet(behavior)
 
     def _trial_export(self, behavior: Behavior) -> None:
         """Exports once before the first step: better to fail now than after a night."""
@@ -496,4 +490,5 @@ class Run:
             self.fleet.num_restarts,
             self.storage.num_checkpoints,
             self.is_paused,
+            self.timers.learner_share,
         )

@@ -15,6 +15,7 @@ BRIDGE = "bridge"
 INFERENCE = "inference"
 LEARNING = "learning"
 SAVING = "saving"
+WAITING = "waiting for the learner"  # only where updates are threaded
 
 
 class Timers:
@@ -26,6 +27,25 @@ class Timers:
         self._seconds = {SIMULATORS: 0.0, BRIDGE: 0.0, INFERENCE: 0.0, LEARNING: 0.0, SAVING: 0.0}
         self._calls = dict.fromkeys(self._seconds, 0)
         self._gauges: dict[str, dict[str, float]] = {}
+        self._beside_s = 0.0  # in the learner's thread
+        self._num_beside = 0
+
+    def add(self, part: str) -> None:
+        """Makes room for one more part of the loop."""
+        self._seconds[part] = 0.0
+        self._calls[part] = 0
+
+    def count_beside(self, seconds: float) -> None:
+        """Adds an update that has run beside the loop; it is no part of the loop's time."""
+        self._beside_s += seconds
+        self._num_beside += 1
+
+    @property
+    def learner_share(self) -> float | None:
+        """How busy the learner was, as a share of the measured time; None: it is in the loop."""
+        if WAITING not in self._seconds:
+            return None
+        return self._beside_s / (sum(self._seconds.values()) or 1.0)
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
@@ -84,10 +104,13 @@ class Timers:
             versions: of what the run is made of, for the metadata.
         """
         total = self.elapsed_s
-        children = {
+        children: dict[str, dict[str, float]] = {
             part: {"total": seconds, "count": self._calls[part], "self": seconds}
             for part, seconds in self._seconds.items()
         }
+        if self._num_beside:  # as ML-Agents has what ran in another thread
+            beside: dict[str, float] = {"total": self._beside_s, "count": self._num_beside}
+            children["learner"] = {**beside, "self": self._beside_s, "is_parallel": True}
         tree = {
             "name": "root",
             "gauges": self._gauges,

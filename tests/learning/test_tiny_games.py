@@ -55,6 +55,12 @@ def test_tiny_game_is_learned(tmp_path: Path) -> None:
     assert mean_of_last_episodes(tmp_path, "0,1", "0.2", {"max_steps": 1500}, seed=1) > THRESHOLD
 
 
+def test_tiny_game_is_learned_beside_collection(tmp_path: Path) -> None:
+    # Lags of 0 to 2 updates cost a few of them: 2000 steps instead of 1500.
+    changes = {"max_steps": 2000, "threaded": True}
+    assert mean_of_last_episodes(tmp_path, "0,1", "0.2", changes, seed=1) > THRESHOLD
+
+
 def test_tiny_game_is_not_learned_with_a_useless_learning_rate(tmp_path: Path) -> None:
     changes = {"max_steps": 500, "hyperparameters__learning_rate": 1e-9}
     assert mean_of_last_episodes(tmp_path, "0,1", "0.2", changes, seed=1) < THRESHOLD

@@ -113,6 +113,7 @@ def make_behavior(tmp_path: Path) -> Iterator[MakeBehavior]:
         seed: int = 3,
         is_training: bool = True,
         starts_at_zero: bool = False,
+        is_threaded: bool = False,
         **changes: Any,
     ) -> Behavior:
         settings: dict[str, Any] = dict(SETTINGS)
@@ -129,6 +130,7 @@ def make_behavior(tmp_path: Path) -> Iterator[MakeBehavior]:
             is_training=is_training,
             state=state,
             starts_at_zero=starts_at_zero,
+            is_threaded=is_threaded,
         )
         made.append(behavior)
         return behavior

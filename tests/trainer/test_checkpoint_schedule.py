@@ -19,6 +19,7 @@ class Collecting:
     is_checkpoint_due: bool = False
     is_finished: bool = False
     has_just_learned: bool = True
+    update: object = None
     num_planned: int = 0
 
     def plan_next_checkpoint(self) -> None:

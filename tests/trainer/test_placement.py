@@ -25,6 +25,7 @@ from trainer.placement import (
     CannotActError,
     Placement,
 )
+from trainer.rollout.steplog import CONTINUED
 
 SPEC = BehaviorSpec([vector(2)], ActionSpec(1, ()))
 ID = "Ball?team=0"
@@ -71,6 +72,7 @@ class Scene:
             is_training=True,
             state=None,
             starts_at_zero=False,
+            is_threaded=resolved.for_behavior("Ball").threaded,
         )
         self.fleet = RecordingFleet()
         self.placement = Placement(act_at, self.fleet, {"Ball": self.behavior})
@@ -270,6 +272,51 @@ def test_whole_episodes_longer_than_the_rollout_go_on_in_all_simulators(scene: A
     two.plays(1, two.fleet.assigned[1][1].num_steps)
     two.behavior.step = 1000 - 9  # of 8 agents; 8 decisions, then the last one
     assert two.assigned() == [(0, 2, False), (1, 1, False)]
+
+
+@pytest.mark.usefixtures("_fast")
+def test_threaded_simulators_get_the_next_rollout_while_the_update_is_under_way(
+    scene: Any,
+) -> None:
+    two = scene(buffer_size=8, threaded=True)
+    two.says(0)
+    two.says(1)
+    two.assigned()
+    two.plays(0, 1)
+    # 4 decisions are there and 4 on their way: all that the rollout needs, and more may come.
+    assert two.assigned() == [(0, 1, False)]
+    two.plays(0, 1)
+    assert two.behavior.is_ready_to_learn
+    update = two.behavior.begin_update()
+    assert update is not None
+    # Simulator 1 is still at the first assignment; its 4 and 4 more fill the next rollout.
+    assert two.assigned() == [(0, 1, False)]
+    two.plays(0, 1)
+    assert two.assigned() == []  # the update comes first
+    update.carry_out()
+    two.behavior.end_update()
+    assert two.assigned() == [(0, 1, True)]
+
+
+def test_late_choices_bear_the_version_that_the_simulator_had(scene: Any) -> None:
+    two = scene(buffer_size=8, threaded=True)
+    two.says(0)
+    two.says(1)
+    two.assigned()
+    two.plays(0, 1)
+    two.assigned()
+    two.plays(0, 1)
+    two.assigned()
+    update = two.behavior.begin_update()
+    assert update is not None
+    update.carry_out()
+    two.behavior.end_update()
+    two.plays(1, 1)  # was assigned before the update
+    log = two.behavior.log
+    lanes, versions = (log.columns[name][: log.num_rows] for name in ("lane", "policy_version"))
+    status = log.columns["status"][: log.num_rows]
+    assert versions[(lanes >= 4) & (status == CONTINUED)].tolist() == [0, 0, 0, 0]
+    assert two.behavior.num_updates == log.policy_version == 1
 
 
 def test_choices_go_into_the_rows_that_wait_for_them(scene: Any) -> None:

@@ -113,7 +113,7 @@ class LiveReporter(Reporter):
         pace = "paused" if progress.is_paused else f"{progress.steps_per_s:,.0f} steps/s"
         simulators = f"simulators {progress.num_simulators}"
         table.add_row(f"{pace}   elapsed {clock(progress.elapsed_s)}   left {left}   {simulators}")
-        table.add_row(shares_line(progress.shares))
+        table.add_row(shares_line(progress.shares, progress.learner_share))
         table.add_row(f"last checkpoint: {progress.last_checkpoint or 'none yet'}")
         self._live.update(table)
 

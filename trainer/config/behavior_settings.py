@@ -26,6 +26,10 @@ StdType = Literal["learned", "fixed", "state_log_std", "state_softplus"]
 VisualEncoder = Literal["simple", "nature_cnn", "resnet", "match3", "fully_connected"]
 
 MIN_STD = 0.01
+# Most of a rollout lags by 1, what was open when the one before was taken by 2; 1 more for those
+# that are late. An agent or episode beyond that has been left behind by every minibatch of three
+# updates, and a clipped ratio has little to say of it.
+MAX_POLICY_LAG = 3
 
 
 class MemorySettings(Settings):
@@ -220,7 +224,12 @@ class BehaviorSettings(Settings):
     """Steps between two lines of statistics."""
 
     threaded: Flag = False
-    """Whether updates run beside collection. Not yet: they run in turn, and a run says so."""
+    """Whether updates run beside collection, which goes on with the policy of the last update that
+    is over. Reproducible runs update in turn all the same, and say so."""
+
+    max_policy_lag: Annotated[int, Range(at_least=1)] | None = None
+    """(ours) With threaded: how many updates ago a decision may have been chosen, to be learnt
+    from; older ones are dropped, and counted in Policy/Stale Steps. Null: 3."""
 
     @model_validator(mode="before")
     @classmethod
@@ -235,6 +244,23 @@ class BehaviorSettings(Settings):
 
     stop: BehaviorStopSettings = Field(default_factory=BehaviorStopSettings)
     """(ours) When training ends before max_steps; looked at with every summary."""
+
+    @property
+    def policy_lag_bound(self) -> int:
+        """Updates that a decision may be old; only with `threaded`."""
+        return MAX_POLICY_LAG if self.max_policy_lag is None else self.max_policy_lag
+
+    @model_validator(mode="after")
+    def _lag_has_a_reason(self) -> BehaviorSettings:
+        if self.max_policy_lag is not None and not self.threaded:
+            raise contradiction(
+                f"max_policy_lag is {self.max_policy_lag}, but threaded is false: updates in turn "
+                "with collection learn from everything. Leave max_policy_lag out, or set threaded "
+                "to true",
+                "max_policy_lag",
+                "threaded",
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_rewarded(self) -> BehaviorSettings:

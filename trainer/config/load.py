@@ -13,7 +13,7 @@ from trainer.config.document import Document, read_document
 from trainer.config.errors import ConfigError
 from trainer.config.explain import settle
 from trainer.config.flags import ALL_NETWORKS, TOP_LEVEL, flag_of
-from trainer.config.problems import MOST_PROBLEMS, KeyPath, Problem, dotted, program
+from trainer.config.problems import MOST_PROBLEMS, KeyPath, Problem, dotted
 from trainer.config.settings import EDITOR_PORT, CheckpointSettings, RunSettings
 from trainer.config.upgrade.dialect import Upgrade, unsheltered, upgraded
 from trainer.config.upgrade.emit import emit
@@ -54,7 +54,6 @@ def resolve(document: Document | None, overrides: Overrides = NO_OVERRIDES) -> R
     apply_flags(tree, overrides)
     settings, found = settle_run(tree)
     places.report([*problems, *found])
-    note_updates_in_turn(settings, places)
     return editor_reached(start_resolved(settings, overrides))
 
 
@@ -190,29 +189,6 @@ def hyperparameters_of_nobody(name: str) -> Problem:
         f"{dotted(where)} is given without trainer_type, and each trainer has other "
         "hyperparameters. Add `trainer_type: ppo` beside it.",
     )
-
-
-def note_updates_in_turn(settings: RunSettings, places: Places) -> None:
-    """Says that `threaded: true`, which many of ML-Agents' files have, is accepted and waits.
-
-    It asks for no other learning, only for updates beside collection.
-    """
-    holders: dict[KeyPath, BehaviorSettings | None] = {
-        ("default_settings",): settings.default_settings,
-        **{("behaviors", name): own for name, own in settings.behaviors.items()},
-    }
-    sources = [places.source((*path, "threaded")) for path, own in holders.items() if threads(own)]
-    for source in dict.fromkeys(source for source in sources if source is not None):
-        places.warn(
-            source,
-            f"is true; updates beside collection are not supported yet by {program()}, so they run "
-            "in turn, as with false. The same is learnt",
-        )
-
-
-def threads(behavior: BehaviorSettings | None) -> bool:
-    """Tells whether a behaviour asks for updates beside collection."""
-    return behavior is not None and behavior.threaded
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

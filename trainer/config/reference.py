@@ -159,8 +159,6 @@ def later_rows() -> Iterator[tuple[str, ...]]:
         for key, later in keys.items():
             yield f"`{where[model]}.{key}`", later.feature, later.instead
     behaviors = where[BehaviorSettings]
-    instead = "Nothing: accepted, with a warning. Updates run in turn, and the same is learnt"
-    yield f"`{behaviors}.threaded: true`", "updates beside collection", instead
     for name, later in LATER_SIGNALS.items():
         yield f"`{behaviors}.reward_signals.{name}`", later.feature, later.instead
     for name, later in LATER_TRAINERS.items():

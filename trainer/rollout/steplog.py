@@ -35,8 +35,22 @@ class StepLog:
     The columns are numpy arrays that share their memory with torch tensors (`tensors`).
     """
 
-    def __init__(self, spec: BehaviorSpec, capacity: int, memory_width: int = 0) -> None:
-        """Makes room for `capacity` rows; an agent with memory carries `memory_width` numbers."""
+    def __init__(
+        self,
+        spec: BehaviorSpec,
+        capacity: int,
+        memory_width: int = 0,
+        *,
+        keeps_versions: bool = False,
+    ) -> None:
+        """Makes room for `capacity` rows.
+
+        Args:
+            spec: of the behaviour.
+            capacity: rows at first; more come as they are needed.
+            memory_width: numbers that an agent with memory carries.
+            keeps_versions: note in every row which policy chose, in a column `policy_version`.
+        """
         sensors = spec.observation_specs
         self._num_sensors = len(sensors)
         action_spec = spec.action_spec
@@ -54,6 +68,10 @@ class StepLog:
         }
         if branches:
             self._widths["action_mask"] = ((sum_of_branches(spec),), np.bool_)
+        self.keeps_versions = keeps_versions
+        self.policy_version = 0  # of the policy that chooses now: updates that were published
+        if keeps_versions:
+            self._widths["policy_version"] = ((), np.int64)
         if memory_width:
             self._widths["memory"] = ((memory_width,), np.float32)  # before the decision
         self.columns: dict[str, NDArray[Any]] = {}
@@ -123,6 +141,8 @@ class StepLog:
             self._pending[batch.lane] = rows
             start = end
         rows_written = slice(self.num_rows, start)
+        if self.keeps_versions:
+            columns["policy_version"][rows_written] = self.policy_version
         self.num_rows = start
         return rows_written
 
@@ -133,9 +153,13 @@ class StepLog:
         columns["discrete"][rows] = action.discrete.numpy()
         columns["log_probs"][rows] = action.log_probs.numpy()
 
-    def record_choices(self, lanes: NDArray[np.int64], choices: Choices) -> None:
+    def record_choices(
+        self, lanes: NDArray[np.int64], choices: Choices, policy_version: int
+    ) -> None:
         """Writes what a simulator chose itself into the rows that these lanes have open."""
         rows = self._open_rows(lanes)
+        if self.keeps_versions:
+            self.columns["policy_version"][rows] = policy_version
         for name in ("continuous", "discrete", "log_probs"):
             self.columns[name][rows] = getattr(choices, name)
 

@@ -32,13 +32,14 @@ from trainer.rollout.rollout import Rollout
 from trainer.run_storage import RunStorage
 
 InProcess = Callable[..., tuple[int, str, str]]
+GAME = {"max_steps": 1_000_000, "summary_freq": 100, "checkpoint_interval": 200}
 WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--run-id", "run")
 
 
 @pytest.fixture
 def game(tmp_path: Path) -> Path:
     tiny_build(tmp_path)
-    tiny_yaml(tmp_path, max_steps=1_000_000, summary_freq=100, checkpoint_interval=200)
+    tiny_yaml(tmp_path, **GAME)
     return tmp_path
 
 
@@ -240,6 +241,7 @@ def failing_at(number: int, error: BaseException) -> Callable[[PPO, Rollout, int
     ],
     ids=["defect", "memory", "torch's memory", "device memory", "disk"],
 )
+@pytest.mark.parametrize("is_threaded", [False, True], ids=["in turn", "threaded"])
 def test_failure_in_an_update_costs_only_that_update(
     game: Path,
     in_process: InProcess,
@@ -247,7 +249,9 @@ def test_failure_in_an_update_costs_only_that_update(
     error: BaseException,
     code: int,
     reason: str,
+    is_threaded: bool,
 ) -> None:
+    tiny_yaml(game, **GAME, threaded=is_threaded)
     # After two checkpoints; the third is of the weights before the update that failed.
     monkeypatch.setattr(PPO, "update", failing_at(9, error))
     if code == 1:
@@ -287,9 +291,11 @@ def test_failure_outside_an_update_saves_what_was_learnt(
     assert checkpoint(run, "1D")["step"] == saved_steps(run)[-1]
 
 
+@pytest.mark.parametrize("is_threaded", [False, True], ids=["in turn", "threaded"])
 def test_learning_that_diverges_twice_ends_with_the_good_weights(
-    game: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+    game: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch, is_threaded: bool
 ) -> None:
+    tiny_yaml(game, **GAME, threaded=is_threaded)
     update, count = PPO.update, 0
 
     def broken(self: PPO, rollout: Rollout, step: int) -> Update:

@@ -131,6 +131,8 @@ HOSTILE: dict[str, str] = {
     "arguments for a build": (
         "behaviors: {A: {}}\nenv_settings: {env_path: Walker.exe, env_kwargs: {a: 1}}\n"
     ),
+    "a bound on what cannot be old": "behaviors: {A: {max_policy_lag: 2}}\n",
+    "nothing is young enough": "behaviors: {A: {threaded: true, max_policy_lag: 0}}\n",
     "even checkpoints without an end": (
         "behaviors: {A: {even_checkpoints: true, keep_checkpoints: 0}}\n"
     ),
