@@ -35,6 +35,7 @@ LAYERS = {
     "trainer.control_metrics": 5,
     "trainer.placement": 5,
     "trainer.control_health": 5,
+    "trainer.run_report": 5,
     "trainer.run_start": 5,
     "trainer.run_storage": 5,
     "trainer.background_save": 5,
