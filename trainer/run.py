@@ -232,7 +232,9 @@ class Run:
                 waiting.setdefault(name, []).append((arrival.simulator, behavior_id, decisions))
 
         for name, asked in waiting.items():
-            actions = self.behaviors[name].decide([decisions for _, _, decisions in asked])
+            batches = [decisions for _, _, decisions in asked]
+            actions = self.behaviors[name].decide(batches)
+            self.report.speed.count_pass(name, batches)
             for (simulator, behavior_id, _), action in zip(asked, actions, strict=True):
                 answers[simulator][behavior_id] = action
         self._unsent |= answers
@@ -264,6 +266,7 @@ class Run:
         """Ends a pause."""
         self.is_paused = False
         self.placement.begin_trial_anew()
+        self.report.speed.begin_anew()
         self._send()
         self.placement.assign()
 

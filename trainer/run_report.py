@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from trainer.reporter import BehaviorProgress, RunProgress, RunSummary
+from trainer.speed_watch import SpeedWatch
 from trainer.speedometer import Speedometer
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class RunReport:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.speed = SpeedWatch(run)
         self._speedometer = Speedometer()
         self._next_progress_s = 0.0
         self._next_timers_s = 0.0
@@ -28,10 +30,15 @@ class RunReport:
     def turn(self) -> None:
         """Tells summaries as they are due, progress a few times per second, timers now and then."""
         run = self._run
+        self.speed.meet()
         for behavior in run.behaviors.values():
+            if not behavior.is_summary_due:
+                continue
+            measured = self.speed.measure(behavior)
+            behavior.metrics.add(measured.scalars)
             summary = behavior.summary_if_due()
-            if summary is not None:
-                self._tell_summary(behavior, summary)
+            assert summary is not None
+            self._tell_summary(behavior, summary, measured.bottleneck)
         chosen = run.placement.observe(run.total_steps, run.timers.collecting_s)
         if chosen is not None:
             run.reporter.info(chosen)
@@ -46,7 +53,7 @@ class RunReport:
             self._next_timers_s = now + TIMERS_S
             run.storage.write_timers(run.timers)
 
-    def _tell_summary(self, behavior: Behavior, summary: Summary) -> None:
+    def _tell_summary(self, behavior: Behavior, summary: Summary, bottleneck: str | None) -> None:
         """Shows a summary and writes it down."""
         run = self._run
         is_training = run.is_training and not behavior.is_finished
@@ -59,6 +66,7 @@ class RunReport:
                 summary.mean_reward,
                 summary.std_of_reward,
                 is_training,
+                bottleneck,
             )
         )
         run.storage.tell(
@@ -70,6 +78,7 @@ class RunReport:
             mean_reward=summary.mean_reward,
             std_of_reward=summary.std_of_reward,
             is_training=is_training,
+            bottleneck=bottleneck,
             values=summary.scalars,
         )
         shown = {**summary.scalars, "Step": summary.step, "Is Training": float(is_training)}
@@ -105,4 +114,6 @@ class RunReport:
             run.fleet.num_restarts,
             run.storage.num_checkpoints,
             run.is_paused,
+            self.speed.bottleneck,
+            self.speed.newest,
         )
