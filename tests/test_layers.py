@@ -37,6 +37,7 @@ LAYERS = {
     "trainer.control_health": 5,
     "trainer.run_report": 5,
     "trainer.speed_watch": 5,
+    "trainer.simulator_count": 5,
     "trainer.bottleneck": 5,
     "trainer.run_start": 5,
     "trainer.run_storage": 5,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from trainer.run_end import (
 from trainer.run_report import RunReport
 from trainer.run_start import act_at, resumed_or_started, with_seed
 from trainer.run_storage import RunStorage
+from trainer.simulator_count import SimulatorCount
 from trainer.simulators import plan_fleet, waiting_words
 from trainer.stopping import StopRequest
 from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
@@ -74,7 +75,7 @@ class Run:
         self.behaviors: dict[str, Behavior] = {}
         self.is_paused = False
         self.stop_reason: str | None = None  # once a user has asked for the end
-        self._unsent: dict[int, dict[str, Actions]] = {}  # answers, while paused
+        self._unsent: dict[int, Mapping[str, Actions]] = {}  # answers, while paused
         run_id = settings.checkpoint_settings.run_id
         logs = self.storage.folder.own_logs(self.is_training)
         self.control = Control(settings.control_settings, run_id, logs, settings.listen_settings)
@@ -117,6 +118,7 @@ class Run:
         with Fleet(plan) as fleet:
             self.fleet = fleet
             self.placement = Placement(act_at(self.settings), fleet, self.behaviors)
+            self.count = SimulatorCount(self)
             if (waiting := waiting_words(plan)) is not None:
                 self.reporter.info(waiting)
             try:
@@ -258,6 +260,7 @@ class Run:
 
     def _send(self) -> None:
         """Sends what was decided; while the run is paused the simulators wait for it."""
+        self.count.dismiss_due(self._unsent)
         for simulator, by_behavior in self._unsent.items():
             self.fleet.send(simulator, by_behavior)
         self._unsent.clear()
@@ -267,6 +270,7 @@ class Run:
         self.is_paused = False
         self.placement.begin_trial_anew()
         self.report.speed.begin_anew()
+        self.count.begin_anew()
         self._send()
         self.placement.assign()
 
@@ -370,6 +374,7 @@ class Run:
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
                 self.behaviors[name].abandon(lanes)
+        self.count.lose(loss.simulator)
 
     def _drop(self, dropped: DroppedEpisode, simulator: int) -> None:
         """Forgets an episode with bad numbers, counts it, and shows it."""

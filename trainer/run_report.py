@@ -40,8 +40,9 @@ class RunReport:
             assert summary is not None
             self._tell_summary(behavior, summary, measured.bottleneck)
         chosen = run.placement.observe(run.total_steps, run.timers.collecting_s)
-        if chosen is not None:
-            run.reporter.info(chosen)
+        for choice in (chosen, run.count.observe()):
+            if choice is not None:
+                run.reporter.info(choice)
         now = time.perf_counter()
         if now < self._next_progress_s:
             return

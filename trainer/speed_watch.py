@@ -122,10 +122,11 @@ class SpeedWatch:
             sum(one.num_updates for one in run.behaviors.values()),
             passes,
             decided,
-            self._load_now(),
+            self.load_now(),
         )
 
-    def _load_now(self) -> Load:
+    def load_now(self) -> Load:
+        """Gives how busy the machine has been so far; the same for `LEAST_S`."""
         known = self._load
         if known is None or time.perf_counter() - known.reading.moment_s >= LEAST_S:
             timers = self._run.timers
@@ -152,8 +153,9 @@ class SpeedWatch:
         return Circumstances(
             origin=origin,
             num_simulators=run.fleet.num_alive,
-            num_given_up=len(run.fleet.pids) - run.fleet.num_alive,
+            num_given_up=max(0, env.least_envs - run.fleet.num_alive),
             num_cores=machine.num_cores(),
+            is_counted=env.is_counted,
             memory_for=self._memory_for_more() if judged == "simulator-bound" else None,
             could_act=judged in ("bridge-bound", "inference-bound") and self._could_act(),
             unthreaded=tuple(unthreaded),
@@ -227,6 +229,12 @@ def with_idle_cores(interval: Interval, before: Load, now: Load, num_cores: floa
             each = simulators / (collecting_s * len(ended.process_s))
             found = replace(found, simulator_cores=each)
     return found
+
+
+def idle_while_collecting(before: Load, now: Load) -> float | None:
+    """Gives how many cores were idle while the run collected; None: the system does not tell."""
+    nothing = Interval(seconds=now.reading.moment_s - before.reading.moment_s, shares={})
+    return with_idle_cores(nothing, before, now, machine.num_cores()).idle_while_collecting
 
 
 def _speed(before: Moment, now: Moment, interval: Interval) -> Speed:

@@ -54,7 +54,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "waited for on port 5004 (or --base-port)",
             "--env",
         ),
-        Flag(ENV, "num_envs", "N", "simulator processes"),
+        Flag(ENV, "num_envs", "N", "simulator processes; auto: as many as are fastest"),
         Flag(ENV, "num_areas", "N", "training areas (environments) in each"),
         Flag(ENV, "seed", "N", "seed of the run; simulator i gets N + i"),
         Flag(ENV, "base_port", "N", "simulator i dials port N + i; without it the system picks"),
