@@ -12,7 +12,7 @@ import torch
 
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
-from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
+from envs.fleet import DroppedEpisode, Fleet, FleetPlan, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.allocator import MemoryReturn, keep_large_blocks_apart
 from trainer.behavior import Behavior
@@ -115,7 +115,7 @@ class Run:
         plan = replace(plan, seed=self._simulator_seed(self.storage.restore()))
         folder.clear_logs(self.is_training)
         torch.set_num_threads(1)
-        with Fleet(plan) as fleet:
+        with self.open_fleet(plan) as fleet:
             self.fleet = fleet
             self.placement = Placement(act_at(self.settings), fleet, self.behaviors)
             self.count = SimulatorCount(self)
@@ -137,6 +137,10 @@ class Run:
             with self.control.ending(SAVES, self.report.progress()):
                 self._save_all()
         return outcome
+
+    def open_fleet(self, plan: FleetPlan) -> Fleet:
+        """Gives the simulators of the run, not started yet."""
+        return Fleet(plan)
 
     def _save_in_spite(self) -> None:
         """Saves what can be saved on the way out; why the run ends is more than what fails now."""
