@@ -280,8 +280,6 @@ class Fleet:
     def add(self) -> int:
         """Starts one simulator more, and gives its number, which no other has had.
 
-        Its seed is that of its number; it may crash and start again as often as any other.
-
         Raises:
             SimulatorDidNotStartError: a port is in use, or the program cannot be executed.
         """
@@ -298,8 +296,8 @@ class Fleet:
     def dismiss(self, simulator: int) -> dict[str, Int64]:
         """Ends a simulator for good; never blocks.
 
-        One whose message has been delivered is told goodbye instead of an answer: nothing of what
-        it has sent is lost. Any other is ended at once, and what it was about to send is lost.
+        One that waits for an answer is told goodbye instead: nothing that it has sent is lost. Any
+        other is ended at once, with what it was about to send.
 
         Returns:
             Its lanes, void from now on, by behaviour name.
