@@ -125,7 +125,12 @@ class Fleet:
     @property
     def num_alive(self) -> int:
         """How many simulators have not been given up."""
-        return sum(simulator.state is not State.LOST for simulator in self._simulators)
+        return len(self.alive)
+
+    @property
+    def alive(self) -> list[int]:
+        """The numbers of simulators that have not been given up or dismissed, lowest first."""
+        return [s.number for s in self._simulators if s.state is not State.LOST]
 
     @property
     def num_restarts(self) -> int:
@@ -272,6 +277,39 @@ class Fleet:
             simulator.launch()
         return void
 
+    def add(self) -> int:
+        """Starts one simulator more, and gives its number, which no other has had.
+
+        Raises:
+            SimulatorDidNotStartError: a port is in use, or the program cannot be executed.
+        """
+        simulator = Simulator(len(self._simulators), self._plan, self._lanes, self._loop)
+        self._simulators.append(simulator)
+        simulator.announce(self._parameters)
+        try:
+            simulator.launch()
+        except SimulatorDidNotStartError:
+            simulator.discard()
+            raise
+        return simulator.number
+
+    def dismiss(self, simulator: int) -> dict[str, Int64]:
+        """Ends a simulator for good; never blocks.
+
+        One that waits for an answer is told goodbye instead: nothing that it has sent is lost. Any
+        other is ended at once, with what it was about to send.
+
+        Returns:
+            Its lanes, void from now on, by behaviour name.
+        """
+        target = self._simulators[simulator]
+        self._ready.pop(simulator, None)
+        if target.state is State.WAITING:
+            target.dismiss(CLOSE_WAIT_S)
+        else:
+            target.discard()
+        return self._lanes.clear([simulator])
+
     def set_environment_parameters(self, parameters: Mapping[str, float | Sampler]) -> None:
         """Sends all environment parameters with the next answer to each simulator."""
         self._parameters = dict(parameters)
@@ -310,6 +348,8 @@ class Fleet:
                 self._lose(simulator, causes.of_silence(simulator, self._plan))
             elif simulator.state is State.RESTING and now >= simulator.deadline:
                 self._wake(simulator)
+            elif simulator.state is State.LOST and now >= simulator.deadline:
+                simulator.wait_for_end(0.0)  # it was dismissed; usually it has gone
 
     def _handle(self, event: Event) -> None:
         simulator = self._simulators[event.simulator]

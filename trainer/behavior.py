@@ -338,9 +338,14 @@ class Behavior:
         """Whether the last update was behind `max_steps`: what was collected by then is used."""
         return self.step - self.log.num_complete >= self.settings.max_steps
 
+    @property
+    def is_summary_due(self) -> bool:
+        """Whether a multiple of `summary_freq` was passed since the last summary."""
+        return self.step >= self._next_summary
+
     def summary_if_due(self) -> Summary | None:
         """Writes the statistics once per `summary_freq` steps, at the exact multiple."""
-        if self.step < self._next_summary:
+        if not self.is_summary_due:
             return None
         step = self._next_summary
         while self._next_summary <= self.step:

@@ -50,7 +50,8 @@ class Commands:
                 command.reply.set_exception(error)
                 raise
             else:
-                self._run.control.publish(self._run.progress())  # before anyone can ask for it
+                # Before anyone can ask for it.
+                self._run.control.publish(self._run.report.progress())
                 command.reply.set_result(text)
                 self._run.reporter.info(text)
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trainer.reporter import RunProgress
+from trainer.reporter import RunProgress, Speed
 
 
 class RunCollector(Collector):
@@ -77,6 +77,8 @@ def _of_run(progress: RunProgress) -> Iterator[Metric]:
     if progress.learner_share is not None:
         words = "Share of that time in which the learner was busy beside the loop, 0 to 1."
         yield _gauge("learner_busy_share", words, progress.learner_share)
+    if progress.speed is not None:
+        yield from _of_speed(progress.speed)
     yield _gauge("simulators_alive", "Simulators not given up.", progress.num_simulators)
     yield _gauge("paused", "1 while the run is paused.", float(progress.is_paused))
     yield CounterMetricFamily(
@@ -85,6 +87,19 @@ def _of_run(progress: RunProgress) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "ppo_train_checkpoints", "Checkpoints since this start.", progress.num_checkpoints
     )
+
+
+def _of_speed(speed: Speed) -> Iterator[Metric]:
+    """Yields what is known of the time between the last two summaries."""
+    known = (
+        ("collecting_steps_per_second", "While collecting.", speed.collecting_steps_per_s),
+        ("update_seconds", "Mean time of an update.", speed.seconds_per_update),
+        ("decisions_per_forward_pass", "In the trainer.", speed.decisions_per_pass),
+        ("idle_cores", "Of those that the run may use.", speed.idle_cores),
+    )
+    for name, meaning, value in known:
+        if value is not None:
+            yield _gauge(name, f"{meaning[:-1]}, up to the last summary.", value)
 
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:

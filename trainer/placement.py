@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,12 +75,12 @@ class Placement:
         """
         self.at_simulator = act_at == "simulator"
         self._is_demanded = act_at == "simulator"
-        self._is_open = act_at == "auto"
+        self.is_open = act_at == "auto"  # both places are still being tried
         self._fleet = fleet
         self._behaviors = behaviors
         self._players: dict[int, _Player] = {}
         self._trial: tuple[int, float] | None = None  # step and seconds of collecting at its start
-        self._heard: set[int] = set()  # simulators that have sent agents
+        self.heard: Counter[int] = Counter()  # messages with agents, by simulator
         self._rate_in_trainer: float | None = None  # steps per second of collecting
 
     # ---- what simulators say ----------------------------------------------------------------
@@ -111,7 +112,7 @@ class Placement:
         Raises:
             CannotActError: the settings want it to, and it cannot.
         """
-        self._heard.add(arrival.simulator)
+        self.heard[arrival.simulator] += 1
         if not self.at_simulator or not arrival.decisions:
             self.forget(arrival.simulator)
             return False
@@ -121,7 +122,7 @@ class Placement:
                     f"env_settings.act_at is simulator, but simulator {arrival.simulator} cannot "
                     f"act: {reason}. Set act_at to auto or trainer."
                 )
-            self.at_simulator = self._is_open = False
+            self.at_simulator = self.is_open = False
             self.forget(arrival.simulator)
             return False
         ((behavior_id, decisions),) = arrival.decisions.items()
@@ -154,8 +155,13 @@ class Placement:
     def lose(self, simulator: int) -> None:
         """Takes note that a simulator is lost, and may come back."""
         self.forget(simulator)
-        self._heard.discard(simulator)
+        self.heard.pop(simulator, None)
         self.begin_trial_anew()
+
+    def rests(self, simulator: int) -> bool:
+        """Whether a simulator that acts for itself waits for something to do."""
+        player = self._players.get(simulator)
+        return player is not None and not player.num_steps
 
     def begin_trial_anew(self) -> None:
         """Measures anew in the place that is being tried: something has held up the simulators."""
@@ -222,7 +228,7 @@ class Placement:
             step: of all behaviours together.
             collecting_s: spent so far on anything but learning and saving.
         """
-        if not self._is_open or not step or len(self._heard) < self._fleet.num_alive:
+        if not self.is_open or not step or len(self.heard) < self._fleet.num_alive:
             return None
         if self._trial is None:
             self._trial = step, collecting_s
@@ -233,7 +239,7 @@ class Placement:
         if self._rate_in_trainer is None:
             self._rate_in_trainer, self.at_simulator = rate, True
             return None
-        self._is_open = False
+        self.is_open = False
         self.at_simulator = rate > FASTER * self._rate_in_trainer
         where = "at the simulators" if self.at_simulator else "in the trainer"
         return (

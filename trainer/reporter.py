@@ -20,6 +20,7 @@ class RunSummary:
     mean_reward: float | None  # None: no episode was completed
     std_of_reward: float | None
     is_training: bool
+    bottleneck: str | None = None  # where the time since the last summary went; None: told already
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,16 @@ class BehaviorProgress:
     max_steps: int
     mean_reward: float | None  # of the last 100 episodes
     mean_length: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a run was between its last two summaries; None: there was none, or not told."""
+
+    collecting_steps_per_s: float | None
+    seconds_per_update: float | None
+    decisions_per_pass: float | None
+    idle_cores: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,8 @@ class RunProgress:
     num_checkpoints: int  # since this start
     is_paused: bool
     learner_share: float | None = None  # of the time, beside the loop; None: it learns in turn
+    bottleneck: str | None = None  # between the last two summaries
+    speed: Speed | None = None  # likewise
 
 
 class Reporter:
@@ -117,4 +130,6 @@ def status_text(progress: RunProgress) -> str:
         f"checkpoints {progress.num_checkpoints}, the last: {progress.last_checkpoint or 'none'}",
         shares_line(progress.shares, progress.learner_share),
     ]
+    if progress.bottleneck is not None:
+        lines.append(f"up to the last summary: {progress.bottleneck}")
     return "\n".join(lines)

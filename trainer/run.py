@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
-from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
+from envs.fleet import DroppedEpisode, Fleet, FleetPlan, SimulatorLoss, SimulatorMessage
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.allocator import MemoryReturn, keep_large_blocks_apart
-from trainer.behavior import Behavior, Summary
+from trainer.behavior import Behavior
 from trainer.commands import Commands
 from trainer.config.settings import RunSettings
 from trainer.control import EVALUATES, SAVES, Control
@@ -24,7 +23,7 @@ from trainer.description import describe
 from trainer.device import choose_device, choose_num_threads
 from trainer.export_onnx import export
 from trainer.placement import Placement
-from trainer.reporter import BehaviorProgress, Reporter, RunProgress, RunSummary, shares_line
+from trainer.reporter import Reporter, shares_line
 from trainer.run_end import (
     EXIT_NO_SIMULATORS,
     EXIT_USER_ERROR,
@@ -33,17 +32,16 @@ from trainer.run_end import (
     one_line,
     outcome_of,
 )
+from trainer.run_report import RunReport
 from trainer.run_start import act_at, resumed_or_started, with_seed
 from trainer.run_storage import RunStorage
+from trainer.simulator_count import SimulatorCount
 from trainer.simulators import plan_fleet, waiting_words
-from trainer.speedometer import Speedometer
 from trainer.stopping import StopRequest
 from trainer.timers import BRIDGE, INFERENCE, SAVING, SIMULATORS, Timers
 from trainer.updates import Updates
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
-PROGRESS_S = 0.25
-TIMERS_S = 30.0
 MEMORY_RETURN_S = 5.0
 
 
@@ -78,16 +76,14 @@ class Run:
         self.behaviors: dict[str, Behavior] = {}
         self.is_paused = False
         self.stop_reason: str | None = None  # once a user has asked for the end
-        self._unsent: dict[int, dict[str, Actions]] = {}  # answers, while paused
+        self._unsent: dict[int, Mapping[str, Actions]] = {}  # answers, while paused
         run_id = settings.checkpoint_settings.run_id
         logs = self.storage.folder.own_logs(self.is_training)
         self.control = Control(settings.control_settings, run_id, logs, settings.listen_settings)
         self.commands = Commands(self)
         self.updates = Updates(self)
         self._last_loss: str | None = None
-        self._speedometer = Speedometer()
-        self._next_progress_s = 0.0
-        self._next_timers_s = 0.0
+        self.report = RunReport(self)
         self._codec_seconds = 0.0
         if settings.reproducible:
             torch.use_deterministic_algorithms(True)
@@ -101,7 +97,7 @@ class Run:
             with self.control:
                 outcome = self._play()
                 if outcome.exit_code == 0:
-                    with self.control.ending(EVALUATES, self.progress()):
+                    with self.control.ending(EVALUATES, self.report.progress()):
                         self.storage.finish_evaluation(lambda: bool(self.stop))
         except BaseException as error:
             told = in_words(error, self.storage.folder.path)
@@ -121,9 +117,10 @@ class Run:
         plan = replace(plan, seed=self._simulator_seed(self.storage.restore()))
         folder.clear_logs(self.is_training)
         torch.set_num_threads(1)
-        with Fleet(plan) as fleet, self.updates:
+        with self.open_fleet(plan) as fleet, self.updates:
             self.fleet = fleet
             self.placement = Placement(act_at(self.settings), fleet, self.behaviors)
+            self.count = SimulatorCount(self)
             if (waiting := waiting_words(plan)) is not None:
                 self.reporter.info(waiting)
             try:
@@ -139,9 +136,13 @@ class Run:
                     self._save_in_spite()
                 raise
             # Simulators may take seconds to quit: they come after it.
-            with self.control.ending(SAVES, self.progress()):
+            with self.control.ending(SAVES, self.report.progress()):
                 self._save_all()
         return outcome
+
+    def open_fleet(self, plan: FleetPlan) -> Fleet:
+        """Gives the simulators of the run, not started yet."""
+        return Fleet(plan)
 
     def _save_in_spite(self) -> None:
         """Saves what can be saved on the way out; why the run ends is more than what fails now."""
@@ -199,7 +200,7 @@ class Run:
             if not self.is_paused:
                 self.placement.assign()
             # Before the checkpoint: a run that goes on from there begins with the next summary.
-            self._report()
+            self.report.turn()
             if self.is_finished:
                 return Outcome(0, "all behaviors have reached max_steps")
             self._save_due_checkpoints()
@@ -241,7 +242,9 @@ class Run:
                 waiting.setdefault(name, []).append((arrival.simulator, behavior_id, decisions))
 
         for name, asked in waiting.items():
-            actions = self.behaviors[name].decide([decisions for _, _, decisions in asked])
+            batches = [decisions for _, _, decisions in asked]
+            actions = self.behaviors[name].decide(batches)
+            self.report.speed.count_pass(name, batches)
             for (simulator, behavior_id, _), action in zip(asked, actions, strict=True):
                 answers[simulator][behavior_id] = action
         self._unsent |= answers
@@ -265,6 +268,7 @@ class Run:
 
     def _send(self) -> None:
         """Sends what was decided; while the run is paused the simulators wait for it."""
+        self.count.dismiss_due(self._unsent)
         for simulator, by_behavior in self._unsent.items():
             self.fleet.send(simulator, by_behavior)
         self._unsent.clear()
@@ -273,6 +277,8 @@ class Run:
         """Ends a pause."""
         self.is_paused = False
         self.placement.begin_trial_anew()
+        self.report.speed.begin_anew()
+        self.count.begin_anew()
         self._send()
         self.placement.assign()
 
@@ -366,6 +372,7 @@ class Run:
         for name, lanes in loss.lanes.items():
             if name in self.behaviors:
                 self.behaviors[name].abandon(lanes)
+        self.count.lose(loss.simulator)
 
     def _drop(self, dropped: DroppedEpisode, simulator: int) -> None:
         """Forgets an episode with bad numbers, counts it, and shows it."""
@@ -411,84 +418,3 @@ class Run:
         saved_steps = sum(behavior.saved_step for behavior in self.behaviors.values())
         for name, lanes in self.fleet.relaunch(self._simulator_seed(saved_steps)).items():
             self.behaviors[name].begin_anew(lanes)
-
-    # What the user sees.
-
-    def _report(self) -> None:
-        for behavior in self.behaviors.values():
-            summary = behavior.summary_if_due()
-            if summary is not None:
-                self._tell_summary(behavior, summary)
-        chosen = self.placement.observe(self.total_steps, self.timers.collecting_s)
-        if chosen is not None:
-            self.reporter.info(chosen)
-        now = time.perf_counter()
-        if now < self._next_progress_s:
-            return
-        self._next_progress_s = now + PROGRESS_S
-        progress = self.progress()
-        self.control.publish(progress)
-        self.reporter.progress(progress)
-        if now >= self._next_timers_s:
-            self._next_timers_s = now + TIMERS_S
-            self.storage.write_timers(self.timers)
-
-    def _tell_summary(self, behavior: Behavior, summary: Summary) -> None:
-        """Shows a summary and writes it down."""
-        is_training = self.is_training and not behavior.is_finished
-        elapsed_s = self.timers.elapsed_s
-        self.reporter.summary(
-            RunSummary(
-                behavior.name,
-                summary.step,
-                elapsed_s,
-                summary.mean_reward,
-                summary.std_of_reward,
-                is_training,
-            )
-        )
-        self.storage.tell(
-            "summary",
-            summary.step,
-            behavior=behavior.name,
-            elapsed_s=round(elapsed_s, 3),
-            num_episodes=summary.num_episodes,
-            mean_reward=summary.mean_reward,
-            std_of_reward=summary.std_of_reward,
-            is_training=is_training,
-            values=summary.scalars,
-        )
-        shown = {**summary.scalars, "Step": summary.step, "Is Training": float(is_training)}
-        for tag, value in shown.items():
-            # ML-Agents' name of it: `Walker.Policy.LearningRate.mean`
-            dotted = tag.replace("/", ".").replace(" ", "")
-            self.timers.gauge(f"{behavior.name}.{dotted}.mean", value)
-
-    def progress(self) -> RunProgress:
-        """Says how far everything is."""
-        behaviors = tuple(
-            BehaviorProgress(
-                behavior.name,
-                behavior.step,
-                behavior.settings.max_steps,
-                behavior.mean_recent_return,
-                behavior.mean_recent_length,
-            )
-            for behavior in self.behaviors.values()
-        )
-        total = sum(behavior.step for behavior in behaviors)
-        speed = self._speedometer.read(total)
-        left = sum(max(0, behavior.max_steps - behavior.step) for behavior in behaviors)
-        return RunProgress(
-            behaviors,
-            speed,
-            self.timers.elapsed_s,
-            left / speed if speed > 0 and behaviors else None,
-            self.timers.shares(),
-            self.fleet.num_alive,
-            self.storage.last_checkpoint,
-            self.fleet.num_restarts,
-            self.storage.num_checkpoints,
-            self.is_paused,
-            self.timers.learner_share,
-        )

@@ -19,6 +19,7 @@ from trainer.config.samplers import (
 )
 from trainer.config.settings import EDITOR_PORT, RunSettings
 from trainer.listening import simulator_door
+from trainer.simulator_count import first_count
 
 HOST_TO_FILL_IN = "HOST"
 
@@ -56,7 +57,7 @@ def plan_fleet(
     return FleetPlan(
         launch=launch,
         door=simulator_door(listen, logs_dir) if is_guarded else None,
-        num_simulators=env.num_envs,
+        num_simulators=first_count(settings, logs_dir),
         seed=seed,
         num_areas=env.num_areas,
         timeout_wait_s=env.timeout_wait,

@@ -26,6 +26,7 @@ class Timers:
         self._started = time.perf_counter()
         self._seconds = {SIMULATORS: 0.0, BRIDGE: 0.0, INFERENCE: 0.0, LEARNING: 0.0, SAVING: 0.0}
         self._calls = dict.fromkeys(self._seconds, 0)
+        self._processor_s = {LEARNING: 0.0, SAVING: 0.0}
         self._gauges: dict[str, dict[str, float]] = {}
         self._beside_s = 0.0  # in the learner's thread
         self._num_beside = 0
@@ -33,12 +34,18 @@ class Timers:
     def add(self, part: str) -> None:
         """Makes room for one more part of the loop."""
         self._seconds[part] = 0.0
+        self._processor_s[part] = 0.0
         self._calls[part] = 0
 
     def count_beside(self, seconds: float) -> None:
         """Adds an update that has run beside the loop; it is no part of the loop's time."""
         self._beside_s += seconds
         self._num_beside += 1
+
+    @property
+    def update_s(self) -> float:
+        """Seconds spent in updates, in the loop or beside it."""
+        return self._seconds[LEARNING] + self._beside_s
 
     @property
     def learner_share(self) -> float | None:
@@ -51,11 +58,14 @@ class Timers:
     def measure(self, part: str) -> Iterator[None]:
         """Adds the time inside the block to a part."""
         began = time.perf_counter()
+        busy = time.process_time() if part in self._processor_s else 0.0
         try:
             yield
         finally:
             self._seconds[part] += time.perf_counter() - began
             self._calls[part] += 1
+            if part in self._processor_s:
+                self._processor_s[part] += time.process_time() - busy
 
     def move(self, source: str, target: str, seconds: float) -> None:
         """Counts seconds for `target` that were measured as a part of `source`."""
@@ -76,6 +86,14 @@ class Timers:
     def seconds(self) -> dict[str, float]:
         """Gives the seconds spent in each part so far."""
         return dict(self._seconds)
+
+    def processor_seconds(self) -> dict[str, float]:
+        """Gives the processor seconds of this process in learning and in saving so far.
+
+        Not of collecting: reading that clock at every turn of the loop would cost more than it
+        tells.
+        """
+        return dict(self._processor_s)
 
     def shares(self) -> dict[str, float]:
         """Gives each part's share of the measured time, 0 to 1."""

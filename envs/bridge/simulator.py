@@ -193,6 +193,17 @@ class Simulator:
         self.state = State.LOST
         self.message, self._call, self._ahead = None, None, None
 
+    def dismiss(self, patience_s: float) -> None:
+        """Answers the call that waits with a goodbye; later news are stale.
+
+        Args:
+            patience_s: after which its process, which should end by itself, is to be killed.
+        """
+        self.server.say_goodbye()
+        self.state = State.LOST
+        self.deadline = time.monotonic() + patience_s
+        self.message, self._call, self._ahead = None, None, None
+
     def rest(self, delay_s: float) -> None:
         """Waits to be started again; to be called once it has been discarded."""
         self.state = State.RESTING

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from trainer.control_client import (
     live_address,
     read_address,
 )
-from trainer.reporter import BehaviorProgress, RunProgress
+from trainer.reporter import BehaviorProgress, RunProgress, Speed
 
 PROGRESS = RunProgress(
     behaviors=(
@@ -279,6 +280,21 @@ def test_metrics_are_read_by_prometheus_own_parser(tmp_path: Path) -> None:
         ("ppo_train_simulator_restarts_total",): 2,
         ("ppo_train_checkpoints_total",): 4,
     }
+
+
+def test_metrics_have_what_is_known_of_the_last_summarys_speed(tmp_path: Path) -> None:
+    speed = Speed(500.0, None, 12.5, 3.25)
+    with opened(tmp_path) as control:
+        assert control.port is not None
+        control.publish(replace(PROGRESS, speed=speed, bottleneck="all simulators: balanced"))
+        _, body = asked(control.port, "GET", "/metrics")
+        status = told(address_of(tmp_path), "status")
+    lines = body.splitlines()
+    assert "ppo_train_collecting_steps_per_second 500.0" in lines
+    assert "ppo_train_decisions_per_forward_pass 12.5" in lines
+    assert "ppo_train_idle_cores 3.25" in lines
+    assert "ppo_train_update_seconds" not in body
+    assert "up to the last summary: all simulators: balanced" in str(status)
 
 
 def test_metrics_before_the_first_turn_have_what_is_known(tmp_path: Path) -> None:

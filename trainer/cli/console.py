@@ -44,8 +44,8 @@ class PlainReporter(Reporter):
         _install(handler, debug)
 
     def summary(self, summary: RunSummary) -> None:
-        """Writes ML-Agents' line."""
-        self.info(summary_line(summary))
+        """Writes ML-Agents' line, and one about where the time went."""
+        _tell(self, summary)
 
 
 class LiveReporter(Reporter):
@@ -89,8 +89,8 @@ class LiveReporter(Reporter):
         self._live.stop()
 
     def summary(self, summary: RunSummary) -> None:
-        """Writes ML-Agents' line above the table."""
-        self.info(summary_line(summary))
+        """Writes ML-Agents' line, and one about where the time went, above the table."""
+        _tell(self, summary)
 
     def progress(self, progress: RunProgress) -> None:
         """Redraws the table."""
@@ -114,8 +114,16 @@ class LiveReporter(Reporter):
         simulators = f"simulators {progress.num_simulators}"
         table.add_row(f"{pace}   elapsed {clock(progress.elapsed_s)}   left {left}   {simulators}")
         table.add_row(shares_line(progress.shares, progress.learner_share))
+        if progress.bottleneck is not None:
+            table.add_row(f"up to the last summary: {progress.bottleneck}")
         table.add_row(f"last checkpoint: {progress.last_checkpoint or 'none yet'}")
         self._live.update(table)
+
+
+def _tell(reporter: Reporter, summary: RunSummary) -> None:
+    reporter.info(summary_line(summary))
+    if summary.bottleneck is not None:
+        reporter.info(summary.bottleneck)
 
 
 def _behavior_row(name: str, mean_reward: float | None, mean_length: float | None) -> str:

@@ -33,6 +33,7 @@ VERBS = {
     "upgrade": Verb("trainer.cli.upgrade", "write a settings file of an older ML-Agents anew"),
     "install-alias": Verb("trainer.cli.install_alias", "install mlagents-learn as another name"),
     "export": Verb("trainer.cli.export", "write a run's policies as ONNX, for Unity"),
+    "profile": Verb("trainer.cli.profile", "say where the time of a job goes, with a trace"),
     "verify": Verb("trainer.cli.verify", "say what Unity would make of an ONNX file"),
     "eval": Verb("trainer.cli.evaluate", "let a run's policies act, and report returns or a video"),
     "status": Verb("trainer.cli.live", "say how a running run is doing (it has --control)"),

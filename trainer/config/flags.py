@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -54,7 +54,7 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             "waited for on port 5004 (or --base-port)",
             "--env",
         ),
-        Flag(ENV, "num_envs", "N", "simulator processes"),
+        Flag(ENV, "num_envs", "N", "simulator processes; auto: as many as are fastest"),
         Flag(ENV, "num_areas", "N", "training areas (environments) in each"),
         Flag(ENV, "seed", "N", "seed of the run; simulator i gets N + i"),
         Flag(ENV, "base_port", "N", "simulator i dials port N + i; without it the system picks"),
@@ -190,8 +190,13 @@ class TrainArguments:
     overrides: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the YAML file and all flags; flags that are not typed leave nothing behind."""
+def add_arguments(parser: argparse.ArgumentParser, reused: Collection[str] = ()) -> None:
+    """Adds the YAML file and all flags; flags that are not typed leave nothing behind.
+
+    Args:
+        parser: of the verb.
+        reused: retired flags that mean something else to this verb, which adds them itself.
+    """
     parser.add_argument(
         "trainer_config_path",
         nargs="?",
@@ -204,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add_flag(group, flag)
         if title == "simulators":
             add_flag(group, ENV_ARGS, nargs=argparse.REMAINDER)
-    for option in RETIRED:
+    for option in (option for option in RETIRED if option not in reused):
         parser.add_argument(
             option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )

@@ -143,7 +143,16 @@ def _require_closed_ports(settings: RunSettings) -> None:
             f"tls, or leave {name} out",
             f"listen_settings.{name}",
         )
-    if env.num_envs > 1 and not listen.is_guarded:
+    if env.is_counted:
+        raise contradiction(
+            "env_settings.num_envs is auto, but env_path is not set. auto starts and ends "
+            "simulators as it measures, and only those of env_path are started here (one Unity "
+            "Editor is all there can be, and other machines start their own): set env_path (or "
+            "--env), or num_envs to a number",
+            "env_settings.num_envs",
+            "env_settings.env_path",
+        )
+    if env.least_envs > 1 and not listen.is_guarded:
         raise contradiction(
             f"env_settings.num_envs is {env.num_envs}, but env_path is not set. Without env_path "
             "one Unity Editor is waited for: set env_path (or --env), or num_envs to 1",

@@ -34,7 +34,9 @@ from trainer.config.problems import nearest, one_of
 from trainer.config.samplers import Parameter, ParameterValue
 from trainer.config.tracker_settings import TrackerSettings
 from trainer.config.values import (
+    AUTO,
     LARGEST_FLOAT32,
+    AutoOr,
     Count,
     Flag,
     PlainData,
@@ -102,8 +104,10 @@ class EnvironmentSettings(Settings):
     """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones.
     Without env_path: the port that the Editor dials, null for its usual 5004."""
 
-    num_envs: Annotated[int, Range(at_least=1, at_most=LARGEST_PORT)] = 1
-    """Simulator processes."""
+    num_envs: Annotated[int | str, AutoOr(numbers=Range(at_least=1, at_most=LARGEST_PORT))] = 1
+    """Simulator processes. auto (ours): begins with one per core, then adds or ends some while the
+    run begins, and keeps the fewest that collect as fast; `--resume` on the same machine begins
+    with them. Not in reproducible runs."""
 
     num_areas: WireCount = 1
     """Training areas in each simulator; for Gymnasium, environments in each process."""
@@ -145,9 +149,19 @@ class EnvironmentSettings(Settings):
     faster one. Runs that are reproducible, or do not learn
     (inference), act in the trainer."""
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the run finds out by itself how many simulators are best."""
+        return self.num_envs == AUTO
+
+    @property
+    def least_envs(self) -> int:
+        """How many simulators there are at least."""
+        return self.num_envs if isinstance(self.num_envs, int) else 1
+
     @model_validator(mode="after")
     def _hold_together(self) -> EnvironmentSettings:
-        if self.base_port is not None and self.base_port + self.num_envs > LARGEST_PORT + 1:
+        if self.base_port is not None and self.base_port + self.least_envs > LARGEST_PORT + 1:
             raise contradiction(
                 f"base_port is {self.base_port} and num_envs {self.num_envs}, but the last port is "
                 f"{LARGEST_PORT}. Simulator i dials base_port + i: lower one of them, or leave "
@@ -350,6 +364,13 @@ class RunSettings(Settings):
     @model_validator(mode="after")
     def _moments_are_equal(self) -> RunSettings:
         """In reproducible mode the clock must not decide; the field holds what really happens."""
+        if self.reproducible and self.env_settings.is_counted:
+            raise contradiction(
+                "env_settings.num_envs is auto, but reproducible is true. Which number is the "
+                "fastest depends on the clock: set num_envs to a number",
+                "env_settings.num_envs",
+                "reproducible",
+            )
         if self.reproducible and self.env_settings.act_at == "simulator":
             raise contradiction(
                 "env_settings.act_at is simulator, but reproducible is true. When a simulator that "

@@ -153,6 +153,35 @@ def finite_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoOr(Reader):
+    """The word auto, or a whole number between bounds; of type `int | str`."""
+
+    numbers: Range
+
+    def expected(self, target: type) -> str:
+        """Says in words what is allowed."""
+        del target
+        return f"{AUTO}, or {self.numbers.expected(int)}"
+
+    def read(self, value: object, target: type) -> object:
+        """Gives `auto` or an int."""
+        if isinstance(value, str) and value.strip().lower() == AUTO:
+            return AUTO
+        number = whole_number(value)
+        if number is None or not self.numbers.holds(number):
+            raise wrong(value, self.expected(target))
+        return number
+
+    def schema(self, target: type) -> dict[str, Any]:
+        """Gives the word, or the numbers."""
+        del target
+        return {"anyOf": [{"enum": [AUTO]}, self.numbers.schema(int)]}
+
+
 @dataclass(frozen=True)
 class YesNo(Reader):
     """The words true and false, quoted or not."""

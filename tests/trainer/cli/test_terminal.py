@@ -92,7 +92,9 @@ def test_terminal_shows_a_live_view_and_ctrl_c_saves(tmp_path: Path) -> None:
             r"1D \S+ +(?P<percent>[\d.]+) %  step (?P<step>[\d,]+) of 1,000,000 *\n+"
             r"1D: mean reward -?[\d.]+   mean length \d+   \(last 100\) *\n+"
             r"[\d,]+ steps/s   elapsed 0:0\d:\d\d   left \d+:\d\d:\d\d   simulators 2 *\n+"
-            r"simulators \d+ % · bridge \d+ % · inference \d+ % · learning \d+ % · saving \d+ % *\n"
+            r"simulators \d+ % · bridge \d+ % · inference \d+ % · learning \d+ % · saving \d+ % *"
+            r"\n+"
+            r"up to the last summary: [^\n]*learning \d+ %[^\n]*: [a-z]+(-bound)?"
         )
         assert float(view["percent"]) == round(int(view["step"].replace(",", "")) / 10_000, 1)
         # ML-Agents' line scrolls above it, in one colour: programs read captures of terminals too.

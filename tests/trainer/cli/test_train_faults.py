@@ -11,6 +11,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ from trainer.rollout.rollout import Rollout
 from trainer.run_storage import RunStorage
 
 InProcess = Callable[..., tuple[int, str, str]]
-GAME = {"max_steps": 1_000_000, "summary_freq": 100, "checkpoint_interval": 200}
+GAME: dict[str, Any] = {"max_steps": 1_000_000, "summary_freq": 100, "checkpoint_interval": 200}
 WORDS = ("settings.yaml", "--env", "tiny.x86_64", "--run-id", "run")
 
 

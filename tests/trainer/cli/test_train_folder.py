@@ -198,13 +198,15 @@ def test_log_of_events_has_every_number_that_tensorboard_has(finished_run: Finis
     shown = events_of(finished_run.folder / "1D")
     tags = shown.Tags()["scalars"]
     for event in summaries:
-        assert event["values"].keys() == set(tags)
+        # Intervals shorter than what the processors' clocks can measure have no idle cores.
+        assert set(tags) - event["values"].keys() <= {"Speed/Idle Cores"}
+        assert event["values"].keys() <= set(tags)
         assert event["mean_reward"] == pytest.approx(
             event["values"]["Environment/Cumulative Reward"]
         )
     for tag in tags:
         points = [point.value for point in shown.Scalars(tag)]
-        written = [event["values"][tag] for event in summaries]
+        written = [event["values"][tag] for event in summaries if tag in event["values"]]
         assert written == pytest.approx(points, rel=1e-6), tag  # TensorBoard keeps float32
 
 

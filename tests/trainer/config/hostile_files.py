@@ -127,6 +127,11 @@ HOSTILE: dict[str, str] = {
     "batch larger than the default buffer": (
         "behaviors: {A: {trainer_type: ppo, hyperparameters: {batch_size: 20480}}}\n"
     ),
+    "editors to be counted": "behaviors: {A: {}}\nenv_settings: {num_envs: auto}\n",
+    "simulators counted by the clock": (
+        "behaviors: {A: {}}\nenv_settings: {env_path: Walker.exe, num_envs: auto}\n"
+        "reproducible: true\n"
+    ),
     "many editors": "behaviors: {A: {}}\nenv_settings: {num_envs: 2}\n",
     "arguments for a build": (
         "behaviors: {A: {}}\nenv_settings: {env_path: Walker.exe, env_kwargs: {a: 1}}\n"

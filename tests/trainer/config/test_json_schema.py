@@ -55,6 +55,7 @@ RIGHT = {
     "exponents without a dot": "behaviors: {A: {max_steps: 5e5}}",
     "empty sections": "env_settings:\nbehaviors:\n  A: {init_path: null, self_play: null}",
     "number as a name": "checkpoint_settings: {run_id: 1}\ntorch_settings: {device: null}",
+    "counted simulators": "env_settings: {num_envs: auto}",
     "any behaviour": "behaviors: {with space: {}, 3DBall: {}}",
     "a file of ML-Agents' own": "checkpoint_settings: {load_model: false, train_model: false}",
 }
