@@ -27,8 +27,9 @@ from trainer.live_settings import Changes, in_words, noted, with_changes
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
+from trainer.rollout.finished_rows import FinishedRows
 from trainer.rollout.rollout import Rollout
-from trainer.rollout.segments import finished_segments, take
+from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
 from trainer.stop_conditions import StopConditions
@@ -96,7 +97,10 @@ class Behavior:
         self.algorithm = self._new_algorithm(seed + 1)
         self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
         capacity = settings.hyperparameters.buffer_size + 1024
-        self.log = StepLog(spec, capacity, self.policy.memory_width)
+        finished = None
+        if settings.hyperparameters.needs_whole_episodes:
+            finished = FinishedRows(settings.time_horizon)
+        self.log = StepLog(spec, capacity, self.policy.memory_width, finished)
         self.episodes = EpisodeTracker()
         self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
@@ -201,13 +205,9 @@ class Behavior:
     @property
     def is_ready_to_learn(self) -> bool:
         """Whether the step log holds `buffer_size` complete decisions, or so many to learn from."""
-        wanted = self.settings.hyperparameters
-        if self.log.num_complete < wanted.buffer_size:
-            return False
-        if not wanted.needs_whole_episodes:
-            return True
-        finished = finished_segments(self.log, self.settings.time_horizon)
-        return len(finished.rows) >= wanted.buffer_size
+        finished = self.log.finished
+        num_rows = self.log.num_complete if finished is None else finished.num_rows
+        return num_rows >= self.settings.hyperparameters.buffer_size
 
     @property
     def num_lacking(self) -> int:

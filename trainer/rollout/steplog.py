@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from envs.batch import Choices, Decisions, Observations, Terminals
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.nn.actor_critic import Action
+from trainer.rollout.finished_rows import FinishedRows
 
 # What became of a row's decision.
 PENDING = 0  # the agent has not been heard of since
@@ -35,8 +36,21 @@ class StepLog:
     The columns are numpy arrays that share their memory with torch tensors (`tensors`).
     """
 
-    def __init__(self, spec: BehaviorSpec, capacity: int, memory_width: int = 0) -> None:
-        """Makes room for `capacity` rows; an agent with memory carries `memory_width` numbers."""
+    def __init__(
+        self,
+        spec: BehaviorSpec,
+        capacity: int,
+        memory_width: int = 0,
+        finished: FinishedRows | None = None,
+    ) -> None:
+        """Makes room for `capacity` rows.
+
+        Args:
+            spec: of the behaviour.
+            capacity: rows; more makes it grow.
+            memory_width: numbers that an agent with memory carries.
+            finished: counts along, where an update waits for whole episodes.
+        """
         sensors = spec.observation_specs
         self._num_sensors = len(sensors)
         action_spec = spec.action_spec
@@ -61,6 +75,7 @@ class StepLog:
         self._resize(capacity)
         self.num_rows = 0
         self.num_complete = 0
+        self.finished = finished
         self.num_kept = 0  # complete rows that the last rollout has left for a later one
         self._pending = np.full(64, NO_ROW, dtype=np.int64)  # (lanes,) a lane's open row
         # Last observations of truncated episodes, with the row that each follows.
@@ -143,6 +158,8 @@ class StepLog:
         """Writes the last reward and the kind of ending into the open rows of ended agents."""
         kind = np.where(ended.truncated, TRUNCATED, TERMINATED).astype(np.int8)
         rows = self._close(ended.lane, ended.reward + ended.group_reward, kind, NO_ROW)
+        if self.finished is not None:
+            self.finished.end(ended.lane)
         self._pending[ended.lane] = NO_ROW
         cut = ended.truncated & (rows != NO_ROW)
         if cut.any():
@@ -170,6 +187,8 @@ class StepLog:
                 next_rows if isinstance(next_rows, int) else next_rows[at]
             )
             self.num_complete += len(closed)
+            if self.finished is not None:
+                self.finished.add(lanes[at])
         return rows
 
     def abandon(self, lanes: NDArray[np.int64]) -> None:
@@ -181,6 +200,8 @@ class StepLog:
             return
         rows = self._open_rows(lanes)
         self.columns["status"][rows[rows != NO_ROW]] = ABANDONED
+        if self.finished is not None:
+            self.finished.end(lanes)
         self._pending[lanes] = NO_ROW
 
     def keep_open_rows(self, complete: NDArray[np.int64] | None = None) -> None:
@@ -195,6 +216,8 @@ class StepLog:
         if complete is not None:
             rows = np.concatenate([complete, rows])
             self.num_complete = self.num_kept = len(complete)
+        if self.finished is not None:
+            self.finished.clear() if complete is None else self.finished.take()
         rows.sort()  # rows of one lane stay in the order in which they were decided
         for column in self.columns.values():
             column[: len(rows)] = column[rows]
