@@ -51,6 +51,8 @@ LAYERS = {
     "trainer.stopping": 5,
     "trainer.behavior": 4,
     "trainer.divergence": 4,
+    "trainer.memory_budget": 4,
+    "trainer.available_memory": 0,
     "trainer.live_settings": 4,
     "trainer.stop_conditions": 4,
     "trainer.actor": 4,

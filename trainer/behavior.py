@@ -24,6 +24,7 @@ from trainer.config.settings import BehaviorSettings
 from trainer.description import describe
 from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
 from trainer.live_settings import Changes, in_words, noted, with_changes
+from trainer.memory_budget import memory_budget
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
@@ -101,6 +102,7 @@ class Behavior:
         if settings.hyperparameters.needs_whole_episodes:
             finished = FinishedRows(settings.time_horizon)
         self.log = StepLog(spec, capacity, self.policy.memory_width, finished)
+        self.memory = memory_budget(spec, settings, self.policy, self.log, is_training=is_training)
         self.episodes = EpisodeTracker()
         self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
@@ -448,7 +450,7 @@ class Behavior:
         return [
             *([f"Kept from `ppo-train set`: {changes}."] if changes else []),
             f"Behavior {self.name}: {describe(self.spec)}; {parameters:,} parameters on "
-            f"{self.device}; step log {self.log.num_bytes / 1e6:.0f} MB.",
+            f"{self.device}; {self.memory.words}.",
             f"Hyperparameters for behavior name {self.name}:\n"
             f"{self.settings.model_dump_json(indent=2)}",
             start if self.is_training else f"Acting without learning, as of step {self.step}.",
