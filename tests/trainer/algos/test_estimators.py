@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch_results import LargestResults
 from pytest import approx
 from torch import Tensor
+from torch_results import LargestResults
 
 from trainer.algos.estimators import (
     approximate_kl,

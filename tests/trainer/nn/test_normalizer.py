@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch_results import LargestResults
 from pytest import approx
 from torch import Tensor
+from torch_results import LargestResults
 
 from trainer.nn.normalizer import ROWS_AT_ONCE, Normalizer
 
