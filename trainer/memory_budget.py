@@ -213,7 +213,7 @@ def shortage(budgets: Sequence[MemoryBudget], available: Available | None) -> st
         else "lower batch_size and buffer_size"
     )
     return (
-        f"The run will need {size(needed)} of memory when it learns, and {size(available.num_bytes)} "
-        f"are free ({available.source}): the system may kill it then. To avoid that, {lower}, or "
-        f"give it more memory."
+        f"The run will need {size(needed)} of memory when it learns, and "
+        f"{size(available.num_bytes)} are free ({available.source}): the system may kill it then. "
+        f"To avoid that, {lower}, or give it more memory."
     )

@@ -409,3 +409,30 @@ def test_simulator_whose_agents_are_all_ignored_is_answered_by_the_trainer(scene
     one.behavior.abandon(np.arange(4))
     assert one.says(0)
     assert one.assigned() == [(0, 1, True)]
+
+
+def test_assigning_looks_at_each_simulator_as_often_however_many_there_are(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_looks = 0
+    counted = placement._Player.num_assigned.fget
+    assert counted is not None
+
+    def look(player: object) -> int:
+        nonlocal num_looks
+        num_looks += 1
+        return int(counted(player))
+
+    monkeypatch.setattr(placement._Player, "num_assigned", property(look))
+
+    def looks(num_simulators: int) -> int:
+        nonlocal num_looks
+        built = scene("simulator", num_agents=1, buffer_size=4096)
+        built.fleet.acting = set(range(num_simulators))
+        for simulator in range(num_simulators):
+            assert built.says(simulator)
+        num_looks = 0
+        assert len(built.assigned()) == num_simulators
+        return num_looks
+
+    assert looks(60) == 6 * looks(10)
