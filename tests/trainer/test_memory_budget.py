@@ -98,7 +98,6 @@ def test_images_stay_bytes_and_vectors_are_normalised_once(tmp_path: Path) -> No
     assert (acting.step_log, acting.of_update) == (found.step_log, 0)
 
 
-
 def budget(step_log: int, of_update: int, is_on_cpu: bool = True) -> MemoryBudget:
     return MemoryBudget(1000, step_log * MB, of_update * MB, 0, 0, 0, is_on_cpu)
 

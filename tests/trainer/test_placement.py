@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sensor_specs import vector
 from envs.batch import Choices, Decisions
 from envs.fleet import Assignment, Fleet, SimulatorMessage
 from envs.spec import ActionSpec, BehaviorSpec
+from trainer import placement
 from trainer.behavior import Behavior
 from trainer.config.settings import ActAt, RunSettings
 from trainer.placement import (
