@@ -2,8 +2,8 @@
 
     python -m benchmarks.gym_peers --peers skrl rsl_rl cleanrl [--rows walker-64 ...] [--rounds 3]
 
-Peers live outside this repository: benchmarks/make_peers.sh makes a venv for each. CleanRL is scripts
-and no package; a copy has to be there, whose folder --cleanrl-scripts names (see
+Peers live outside this repository: benchmarks/make_peers.sh makes a venv for each. CleanRL is
+scripts and no package; a copy has to be there, whose folder --cleanrl-scripts names (see
 peers/cleanrl_ppo.py). Not measured: PufferLib has no wheel, and its sources fetch parts from the
 web while they are built; Sample Factory 2 wants a Gymnasium before 1.0, which has no Walker2d-v5.
 Takes about 2 minutes for a row and a peer.

