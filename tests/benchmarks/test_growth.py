@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def parts(one: Point) -> dict[str, float]:
 
 def test_every_point_has_a_file_of_its_own_and_the_middle_is_on_every_axis() -> None:
     names = {
-        growth.path_of(growth.report.RESULTS, axis, shape)
+        growth.path_of(Path(), axis, shape)
         for axis, shapes in growth.AXES.items()
         for shape in shapes
     }

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class LargestResults(TorchDispatchMode):
+class LargestResults(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has no types here
     """Notes the bytes of every new tensor of an operation inside the block; views are none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # likewise
         self.num_bytes: list[int] = []
         self.num_operations = 0
 

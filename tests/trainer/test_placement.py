@@ -416,13 +416,12 @@ def test_assigning_looks_at_each_simulator_as_often_however_many_there_are(
     scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_looks = 0
-    counted = placement._Player.num_assigned.fget
-    assert counted is not None
+    counted: property = vars(placement._Player)["num_assigned"]
 
     def look(player: object) -> int:
         nonlocal num_looks
         num_looks += 1
-        return int(counted(player))
+        return int(counted.__get__(player))
 
     monkeypatch.setattr(placement._Player, "num_assigned", property(look))
 

@@ -121,9 +121,7 @@ class Minibatch:
         else:
             order, parts = shuffled_sequences(self.sequences, batch_size, generator)
         order = order.to(self.old_log_probs.device)
-        row_bytes = sum(
-            column[:1].nbytes for column in (*self._columns().values(), *self.inputs)
-        )
+        row_bytes = sum(column[:1].nbytes for column in (*self._columns().values(), *self.inputs))
         num_batches = max(1, REORDERED_BYTES // (row_bytes * batch_size))
         start = stop = 0  # of the rows, by their new order, that lie in `columns` and `inputs`
         columns, inputs = self._columns(), self.inputs
