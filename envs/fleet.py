@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from queue import Empty
 from typing import Self
 
@@ -101,6 +102,7 @@ class Fleet:
         self._specs: dict[str, BehaviorSpec] = {}  # by behaviour name
         self._last_error: SimulatorError | None = None
         self._has_ever_connected = False
+        self._next_look_s = 0.0  # when the first deadline of a simulator may be over
         self.codec_seconds = 0.0  # spent so far on decoding in `recv` and on encoding in `send`
 
     def __enter__(self) -> Self:
@@ -182,15 +184,12 @@ class Fleet:
                 return items
             if not self.num_alive:
                 raise self._nobody_left()
-            deadlines = [s.silence_limit for s in self._simulators if s.state in AWAITED]
-            if limit is not None:
-                deadlines.append(limit)
+            until = self._next_look_s if limit is None else min(limit, self._next_look_s)
             now = time.monotonic()
             if limit is not None and now >= limit:
                 return []
             try:
-                wait_s = max(0.0, min(deadlines) - now) if deadlines else None
-                self._handle(self._loop.wait(wait_s))
+                self._handle(self._loop.wait(None if until == inf else max(0.0, until - now)))
             except Empty:
                 continue
 
@@ -342,6 +341,14 @@ class Fleet:
         with suppress(Empty):
             while True:
                 self._handle(self._loop.take())
+        if time.monotonic() >= self._next_look_s:
+            self._look()
+
+    def _look(self) -> None:
+        """Looks at every simulator's deadline, and plans when to do so again.
+
+        Not at every message: with many simulators, that would be most of the work.
+        """
         now = time.monotonic()
         for simulator in self._simulators:
             if simulator.state is State.RUNNING and now >= simulator.silence_limit:
@@ -350,6 +357,10 @@ class Fleet:
                 self._wake(simulator)
             elif simulator.state is State.LOST and now >= simulator.deadline:
                 simulator.wait_for_end(0.0)  # it was dismissed; usually it has gone
+        limits = [s.silence_limit for s in self._simulators if s.state in AWAITED]
+        limits += [s.deadline for s in self._simulators if s.state is State.LOST and s.has_process]
+        # An answer from now on gives a simulator that long at least.
+        self._next_look_s = min([*limits, now + self._plan.timeout_wait_s])
 
     def _handle(self, event: Event) -> None:
         simulator = self._simulators[event.simulator]
@@ -401,6 +412,8 @@ class Fleet:
 
     def _require_same_specs(self, message: SimulatorMessage) -> None:
         """Raises BadDataError when simulators disagree about a behaviour, or one is not known."""
+        if not message.new_behaviors:
+            return
         others_go_on = bool(self._specs) and self.num_alive > 1  # else the run tells the user
         for behavior_id, spec in message.new_behaviors.items():
             name = parse_behavior_id(behavior_id).name
@@ -434,6 +447,7 @@ class Fleet:
         simulator.has_hung_up, simulator.lost_call = True, lost.call
         simulator.state = State.RUNNING
         simulator.deadline = time.monotonic() + EXIT_CODE_WAIT_S
+        self._next_look_s = min(self._next_look_s, simulator.deadline)
 
     def _lose(self, simulator: Simulator, cause: Cause) -> None:
         """Ends a simulator's life, and starts the next one within the limits."""
@@ -450,6 +464,7 @@ class Fleet:
             simulator.num_restarts += 1
             simulator.restart_times.append(time.monotonic())
             simulator.rest(delay_s)
+            self._next_look_s = min(self._next_look_s, simulator.deadline)
             refusal = None if delay_s else self._relaunch_one(simulator)
         if refusal is None:
             limit = self._plan.max_lifetime_restarts

@@ -25,6 +25,7 @@ class LanePool:
     def __init__(self) -> None:
         self._free: Int64 = np.empty(0, np.int64)  # sorted
         self._retired: list[Int64] = []
+        self._unsettled: list[AgentLanes] = []  # have ended lanes since the last `recycle`
         self._num_lanes = 0  # all lane numbers are below it
 
     def take(self, count: int) -> Int64:
@@ -39,8 +40,15 @@ class LanePool:
         if len(lanes):
             self._retired.append(lanes)
 
+    def settle_later(self, agents: AgentLanes) -> None:
+        """Settles these agents at the next `recycle`; the others have nothing to settle."""
+        self._unsettled.append(agents)
+
     def recycle(self) -> None:
-        """Lets retired lanes be used again."""
+        """Lets retired lanes be used again; the trainer knows of all endings so far."""
+        for agents in self._unsettled:
+            agents.settle()
+        self._unsettled.clear()
         if self._retired:
             self._free = np.sort(np.concatenate([self._free, *self._retired]))
             self._retired.clear()
@@ -117,6 +125,7 @@ class AgentLanes:
         ended = places[known & ~repeated]
         self._pool.retire(self._lanes[ended])
         self._ended.append(self._lanes[ended])
+        self._pool.settle_later(self)
         self._ids = np.delete(self._ids, ended)
         self._lanes = np.delete(self._lanes, ended)
         self._forget_last()
@@ -179,8 +188,6 @@ class LaneTable:
         """Lets lanes whose episodes have ended be used again."""
         for pool in self._pools.values():
             pool.recycle()
-        for _, agents in self._agents.values():
-            agents.settle()
 
     def clear(self, simulators: Iterable[int]) -> dict[str, Int64]:
         """Ends all lanes of these simulators and gives them by behaviour name.

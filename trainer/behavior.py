@@ -18,19 +18,20 @@ from envs.spec import BehaviorSpec
 from trainer.actor import Actor
 from trainer.algos.base import Algorithm
 from trainer.algos.registry import build_algorithm
+from trainer.behavior_match import require_same_behavior
 from trainer.behavior_update import BehaviorUpdate
-from trainer.config.errors import UserError
 from trainer.config.settings import BehaviorSettings
 from trainer.description import describe
 from trainer.divergence import LOWER, Divergence
 from trainer.live_settings import Changes, in_words, noted, with_changes
+from trainer.memory_budget import memory_budget
 from trainer.metrics import Metrics
 from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
+from trainer.rollout.finished_rows import FinishedRows
 from trainer.rollout.policy_lag import drop_stale
-from trainer.rollout.segments import finished_segments
 from trainer.rollout.steplog import StepLog
-from trainer.saved_policy import build_policy, learner_of, network_of, spec_to_state
+from trainer.saved_policy import build_policy, spec_to_state
 from trainer.stop_conditions import StopConditions
 
 LEARNING_RATES = ("learning_rate", "critic_learning_rate")
@@ -104,8 +105,15 @@ class Behavior:
             keeps_copy=is_threaded,
         )
         capacity = settings.hyperparameters.buffer_size + 1024
-        width = self.policy.memory_width
-        self.log = StepLog(spec, capacity, width, keeps_versions=is_threaded)
+        is_whole = settings.hyperparameters.needs_whole_episodes
+        self.log = StepLog(
+            spec,
+            capacity,
+            self.policy.memory_width,
+            FinishedRows(settings.time_horizon) if is_whole else None,
+            keeps_versions=is_threaded,
+        )
+        self.memory = memory_budget(spec, settings, self.policy, self.log, is_training=is_training)
         self.update: BehaviorUpdate | None = None  # that was begun and not settled
         self._is_between_updates = False  # and nothing was taken from the log since the last
         self.episodes = EpisodeTracker()
@@ -213,13 +221,9 @@ class Behavior:
     @property
     def is_ready_to_learn(self) -> bool:
         """Whether the step log holds `buffer_size` complete decisions, or so many to learn from."""
-        wanted = self.settings.hyperparameters
-        if self.log.num_complete < wanted.buffer_size:
-            return False
-        if not wanted.needs_whole_episodes:
-            return True
-        finished = finished_segments(self.log, self.settings.time_horizon)
-        return len(finished.rows) >= wanted.buffer_size
+        finished = self.log.finished
+        num_rows = self.log.num_complete if finished is None else finished.num_rows
+        return num_rows >= self.settings.hyperparameters.buffer_size
 
     @property
     def num_lacking(self) -> int:
@@ -411,8 +415,7 @@ class Behavior:
         policy, algorithm = state["policy"], state["algorithm"]
         assert isinstance(policy, dict)
         assert isinstance(algorithm, dict)
-        self._require_same_learner(state)
-        self._require_same_network(state)
+        require_same_behavior(self.name, state, self.state_dict())
         self.policy.load_state_dict(policy)
         if self._lowered_before(state):
             self.learning_rate_factor = LOWER
@@ -455,44 +458,11 @@ class Behavior:
         return [
             *([f"Kept from `ppo-train set`: {changes}."] if changes else []),
             f"Behavior {self.name}: {describe(self.spec)}; {parameters:,} parameters on "
-            f"{self.device}; step log {self.log.num_bytes / 1e6:.0f} MB.",
+            f"{self.device}; {self.memory.words}.",
             f"Hyperparameters for behavior name {self.name}:\n"
             f"{self.settings.model_dump_json(indent=2)}",
             start if self.is_training else f"Acting without learning, as of step {self.step}.",
         ]
-
-    def _require_same_learner(self, state: Mapping[str, object]) -> None:
-        found, wanted = learner_of(state), learner_of(self.state_dict())
-        for key, value in wanted.items():
-            if found[key] != value:
-                raise BehaviorMismatchError(
-                    f"Behavior '{self.name}': the checkpoint was learnt with {key} "
-                    f"{found[key]}, and the settings say {value}: the optimizer's state means "
-                    f"something else there. Go on with {key} {found[key]}, or start a new run with "
-                    f"another --run-id."
-                )
-
-    def _require_same_network(self, state: Mapping[str, object]) -> None:
-        found, wanted = network_of(state), network_of(self.state_dict())
-        different = [
-            key for key in {**wanted, **found} if key not in wanted or wanted[key] != found.get(key)
-        ]
-        if not different:
-            return
-        shown = "; ".join(
-            f"{key}: checkpoint {found.get(key, 'none')}, now {wanted.get(key, 'none')}"
-            for key in different[:4]
-        )
-        raise BehaviorMismatchError(
-            f"Behavior '{self.name}': the checkpoint's network does not fit the one that the "
-            f"settings and the simulator ask for ({len(different)} differences: {shown}). "
-            f"Resume with the network_settings, reward_signals, observations and actions that it "
-            f"was trained with, or start a new run with another --run-id."
-        )
-
-
-class BehaviorMismatchError(UserError):
-    """A checkpoint means something else by this behaviour."""
 
 
 def _next_multiple(step: int, interval: int) -> int:

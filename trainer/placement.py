@@ -175,12 +175,24 @@ class Placement:
 
     def assign(self) -> None:
         """Gives every simulator that waits something to do, unless the update has to come first."""
-        busy = {name for name, behavior in self._behaviors.items() if self.awaits(behavior)}
+        # By behaviour: decisions on their way before this round, and in all; and agents.
+        before, on_their_way, agents = Counter[str](), Counter[str](), Counter[str]()
+        for player in self._players.values():
+            before[player.name] += player.num_steps
+            on_their_way[player.name] += player.num_assigned
+            agents[player.name] += len(player.lanes)
         for simulator, player in self._players.items():
             if player.num_steps:
                 continue
-            behavior = self._behaviors[player.name]
-            num_steps = self._num_steps(player, behavior, is_anybody_busy=player.name in busy)
+            name = player.name
+            behavior = self._behaviors[name]
+            num_steps = self._num_steps(
+                player,
+                behavior,
+                on_their_way[name],
+                max(1, agents[name]),
+                is_anybody_busy=before[name] > 0,
+            )
             if not num_steps:
                 continue
             num_steps = min(num_steps, self._fleet.most_steps(simulator))
@@ -191,20 +203,28 @@ class Placement:
                 policies[player.behavior_id] = graph
             player.num_updates = behavior.num_updates
             player.num_steps, player.assigned_at_s = num_steps, time.perf_counter()
+            on_their_way[name] += player.num_assigned
             is_deterministic = behavior.settings.network_settings.deterministic
             self._fleet.assign(simulator, Assignment(num_steps, policies, is_deterministic))
 
-    def _num_steps(self, player: _Player, behavior: Behavior, *, is_anybody_busy: bool) -> int:
+    def _num_steps(
+        self,
+        player: _Player,
+        behavior: Behavior,
+        num_assigned: int,
+        num_agents: int,
+        *,
+        is_anybody_busy: bool,
+    ) -> int:
         """Gives how many env_steps a simulator should make now; 0: the update comes first.
 
         Args:
             player: the simulator, which waits.
             behavior: that it holds.
+            num_assigned: decisions of the behaviour that are on their way.
+            num_agents: of the behaviour, at all simulators; at least 1.
             is_anybody_busy: whether results were awaited before this round of assignments.
         """
-        others = [other for other in self._players.values() if other.name == player.name]
-        num_assigned = sum(other.num_assigned for other in others)
-        num_agents = max(1, sum(len(other.lanes) for other in others))
         left = behavior.settings.max_steps - behavior.step - num_assigned
         lacking = min(behavior.num_lacking + behavior.num_ahead - num_assigned, left)
         if lacking <= 0:

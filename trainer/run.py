@@ -33,7 +33,7 @@ from trainer.run_end import (
     outcome_of,
 )
 from trainer.run_report import RunReport
-from trainer.run_start import act_at, resumed_or_started, with_seed
+from trainer.run_start import act_at, introduce, resumed_or_started, with_seed
 from trainer.run_storage import RunStorage
 from trainer.simulator_count import SimulatorCount
 from trainer.simulators import plan_fleet, waiting_words
@@ -348,8 +348,7 @@ class Run:
         self._trial_export(behavior)
         self.storage.schedule.begin(behavior)
         self.behaviors[name] = behavior
-        for message in behavior.introduction():
-            self.reporter.info(message)
+        introduce(behavior, list(self.behaviors.values()), self.reporter)
         self.updates.meet(behavior)
 
     def _trial_export(self, behavior: Behavior) -> None:

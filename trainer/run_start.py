@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.available_memory import available_memory
+from trainer.behavior import Behavior
 from trainer.config.errors import ConfigError
 from trainer.config.settings import ActAt, BehaviorSettings, CheckpointSettings, RunSettings
+from trainer.memory_budget import shortage
+from trainer.reporter import Reporter
 from trainer.run_folder import RunFolder
 
 
@@ -119,3 +124,18 @@ def act_at(settings: RunSettings) -> ActAt:
     if settings.reproducible or settings.checkpoint_settings.inference:
         return "trainer"
     return settings.env_settings.act_at
+
+
+def introduce(behavior: Behavior, all_so_far: Sequence[Behavior], reporter: Reporter) -> None:
+    """Tells what was built, and warns before the first step if it will not fit into memory.
+
+    Args:
+        behavior: the newest.
+        all_so_far: with the newest.
+        reporter: hears of it.
+    """
+    for message in behavior.introduction():
+        reporter.info(message)
+    lack = shortage([one.memory for one in all_so_far], available_memory())
+    if lack is not None:
+        reporter.warning(lack)

@@ -133,10 +133,17 @@ class AgentRecords:
         pieces: list[bytes] = []
         position = 0
         for sensor, pixels, place in self._images:
-            pieces += (body[position:place], _compressed(sensor, pixels[row]))
+            pieces += (body[position:place], self.compressed(sensor, pixels[row]))
             position = place
         pieces.append(body[position:])
         return length_delimited(LIST_VALUE, b"".join(pieces))
+
+    def compressed(self, sensor: ObservationSpec, pixels: Uint8) -> bytes:
+        """Gives an image (H, W, C) as a field of an agent."""
+        observation = _observation(sensor, PNG)
+        observation.compressed_data = images.encode(pixels)
+        observation.compressed_channel_mapping.extend(images.channel_mapping(pixels.shape[2]))
+        return length_delimited(OBSERVATIONS, observation.SerializeToString())
 
 
 def channels_first(sensor: ObservationSpec) -> tuple[int, ...]:
@@ -188,14 +195,6 @@ def _numbers(sensor: ObservationSpec, fill: bytes) -> bytes:
     observation = _observation(sensor, NONE)
     numbers = np.frombuffer(fill * 4 * math.prod(sensor.shape), "<f4")
     observation.float_data.data.extend(numbers.tolist())
-    return length_delimited(OBSERVATIONS, observation.SerializeToString())
-
-
-def _compressed(sensor: ObservationSpec, pixels: Uint8) -> bytes:
-    """Gives an image (H, W, C) as a field of an agent."""
-    observation = _observation(sensor, PNG)
-    observation.compressed_data = images.encode(pixels)
-    observation.compressed_channel_mapping.extend(images.channel_mapping(pixels.shape[2]))
     return length_delimited(OBSERVATIONS, observation.SerializeToString())
 
 

@@ -24,11 +24,13 @@ from fleet_of_processes import (
     scripted,
 )
 
+from envs.bridge.simulator import Simulator
 from envs.errors import (
     SimulatorClosedError,
     SimulatorDidNotStartError,
 )
 from envs.fleet import Fleet, SimulatorMessage
+from envs.lanes import AgentLanes
 
 
 def test_all_simulators_are_served_and_quit_at_the_end(tmp_path: Path) -> None:
@@ -43,6 +45,35 @@ def test_all_simulators_are_served_and_quit_at_the_end(tmp_path: Path) -> None:
     for pid in pids:
         require_ended(pid)
     assert (tmp_path / "Player-0.log").read_text() == "scripted simulator says hello\n"
+
+
+def test_message_of_one_simulator_costs_no_look_at_all_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    limit: property = vars(Simulator)["silence_limit"]
+    settle = AgentLanes.settle
+
+    def looked(simulator: Simulator) -> float:
+        looks.append("limit")
+        return float(limit.__get__(simulator))
+
+    def settled(lanes: AgentLanes) -> None:
+        looks.append("settle")
+        settle(lanes)
+
+    monkeypatch.setattr(Simulator, "silence_limit", property(looked))
+    monkeypatch.setattr(AgentLanes, "settle", settled)
+    with Fleet(plan(scripted("--agents", 3), tmp_path, num_simulators=4)) as fleet:
+        trainer = Trainer(fleet)
+        trainer.run_until(num_messages=5)
+        before = sum(trainer.num_messages.values())
+        looks.clear()
+        trainer.run_until(num_messages=60)
+        num_messages = sum(trainer.num_messages.values()) - before
+    assert num_messages > 100
+    # All four are looked at once in a while, not at every message.
+    assert len(looks) < num_messages / 4
 
 
 def test_time_for_decoding_and_encoding_is_counted(tmp_path: Path) -> None:

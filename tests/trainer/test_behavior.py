@@ -21,7 +21,7 @@ from crowd_behavior import (
 from pytest import approx
 
 from envs.batch import Decisions, Terminals
-from trainer.behavior import BehaviorMismatchError
+from trainer.behavior_match import BehaviorMismatchError
 
 # Collecting.
 

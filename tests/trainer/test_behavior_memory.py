@@ -17,7 +17,8 @@ from torch import Tensor
 from envs.batch import Actions, Decisions, Terminals
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
-from trainer.behavior import Behavior, BehaviorMismatchError
+from trainer.behavior import Behavior
+from trainer.behavior_match import BehaviorMismatchError
 from trainer.compiled_policy import CompiledPolicy
 from trainer.config.settings import BehaviorSettings, MemorySettings, NetworkSettings
 from trainer.export_onnx import LIMIT, export

@@ -25,7 +25,7 @@ from sensor_specs import entities, image, random_obs, vector
 
 from envs.batch import Decisions
 from envs.spec import BehaviorSpec
-from trainer.behavior import BehaviorMismatchError
+from trainer.behavior_match import BehaviorMismatchError
 
 # State.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sensor_specs import vector
 from envs.batch import Choices, Decisions
 from envs.fleet import Assignment, Fleet, SimulatorMessage
 from envs.spec import ActionSpec, BehaviorSpec
+from trainer import placement
 from trainer.behavior import Behavior
 from trainer.config.settings import ActAt, RunSettings
 from trainer.placement import (
@@ -456,3 +457,29 @@ def test_simulator_whose_agents_are_all_ignored_is_answered_by_the_trainer(scene
     one.behavior.abandon(np.arange(4))
     assert one.says(0)
     assert one.assigned() == [(0, 1, True)]
+
+
+def test_assigning_looks_at_each_simulator_as_often_however_many_there_are(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_looks = 0
+    counted: property = vars(placement._Player)["num_assigned"]
+
+    def look(player: object) -> int:
+        nonlocal num_looks
+        num_looks += 1
+        return int(counted.__get__(player))
+
+    monkeypatch.setattr(placement._Player, "num_assigned", property(look))
+
+    def looks(num_simulators: int) -> int:
+        nonlocal num_looks
+        built = scene("simulator", num_agents=1, buffer_size=4096)
+        built.fleet.acting = set(range(num_simulators))
+        for simulator in range(num_simulators):
+            assert built.says(simulator)
+        num_looks = 0
+        assert len(built.assigned()) == num_simulators
+        return num_looks
+
+    assert looks(60) == 6 * looks(10)

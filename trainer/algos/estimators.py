@@ -12,8 +12,8 @@ from torch import Tensor
 def discounted_suffix_sums(terms: Tensor, decays: Tensor) -> Tensor:
     """Solves x[i] = terms[i] + decays[i] * x[i + 1] for all rows at once.
 
-    Doubling (Hillis & Steele, 1986): after round k, x[i] holds the terms of 2^k rows, so B rows
-    need log2(B) rounds of whole-column arithmetic instead of B steps.
+    Doubling (Hillis & Steele, 1986): after round k, x[i] holds the terms of 2^k rows, so segments
+    of up to T rows need log2(T) rounds of whole-column arithmetic instead of T steps.
 
     Args:
         terms: (B, R).
@@ -31,6 +31,8 @@ def discounted_suffix_sums(terms: Tensor, decays: Tensor) -> Tensor:
         factors[:-shift] *= later_factors
         factors[-shift:] = 0.0
         shift *= 2
+        if not factors.any():  # no segment is longer, however many there are
+            break
     return sums
 
 

@@ -18,9 +18,10 @@ from trainer.nn.memory import Sequences
 from trainer.nn.sensors import Inputs
 from trainer.rollout.sequences import sequences_in_pieces, shuffled_sequences
 
-# A reordered copy of a larger column would be much of the process's memory, and two of them lie
-# there while one epoch follows another.
-COPIED_WHOLE_BYTES = 4 * 2**20
+# Rows are put in their new order this much at a time, or one minibatch: a reordered copy of a whole
+# rollout would be much of the process's memory, and two of them would lie there while one epoch
+# follows another.
+REORDERED_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +99,21 @@ class Minibatch:
             parts = ((slice(start, start + num_rows), None) for start in starts)
         else:
             parts = sequences_in_pieces(self.sequences, num_rows)
+        columns = self._columns()
         for part, sequences in parts:
-            columns = {
-                field.name: column[part]
-                for field in fields(self)
-                if isinstance(column := getattr(self, field.name), Tensor)
-            }
-            inputs = tuple(column[part] for column in self.inputs)
-            yield Minibatch(inputs=inputs, sequences=sequences, **columns)
+            yield Minibatch(
+                inputs=tuple(column[part] for column in self.inputs),
+                sequences=sequences,
+                **{name: column[part] for name, column in columns.items()},
+            )
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Minibatch]:
         """Gives minibatches of exactly `batch_size` rows in a new order, for one epoch.
 
         Rows that would not fill the last minibatch sit this epoch out; fewer rows than one
-        minibatch make one of their own. One gather for a whole epoch and views into it are cheaper
-        than a gather per small minibatch. With memory, whole sequences change places instead of
-        rows.
+        minibatch make one of their own. One gather for many minibatches and views into it are
+        cheaper than a gather per small minibatch. With memory, whole sequences change places
+        instead of rows.
         """
         parts: Iterable[tuple[slice, Sequences | None]]
         if self.sequences is None:
@@ -121,18 +121,30 @@ class Minibatch:
         else:
             order, parts = shuffled_sequences(self.sequences, batch_size, generator)
         order = order.to(self.old_log_probs.device)
-        inputs = [_Shuffled(column, order) for column in self.inputs]
-        columns = {
-            field.name: column[order]
+        row_bytes = sum(column[:1].nbytes for column in (*self._columns().values(), *self.inputs))
+        num_batches = max(1, REORDERED_BYTES // (row_bytes * batch_size))
+        start = stop = 0  # of the rows, by their new order, that lie in `columns` and `inputs`
+        columns, inputs = self._columns(), self.inputs
+        for part, sequences in parts:
+            if part.stop > stop:
+                start, stop = part.start, max(part.stop, part.start + num_batches * batch_size)
+                rows = order[start:stop]
+                columns = {name: column[rows] for name, column in self._columns().items()}
+                inputs = tuple(column[rows] for column in self.inputs)
+            near = slice(part.start - start, part.stop - start)
+            yield Minibatch(
+                inputs=tuple(column[near] for column in inputs),
+                sequences=sequences,
+                **{name: column[near] for name, column in columns.items()},
+            )
+
+    def _columns(self) -> dict[str, Tensor]:
+        """Gives all columns but the inputs, those that there are."""
+        return {
+            field.name: column
             for field in fields(self)
             if isinstance(column := getattr(self, field.name), Tensor)
         }
-        for part, sequences in parts:
-            yield Minibatch(
-                inputs=tuple(column[part] for column in inputs),
-                sequences=sequences,
-                **{name: column[part] for name, column in columns.items()},
-            )
 
 
 def shuffled_rows(
@@ -142,15 +154,3 @@ def shuffled_rows(
     size = min(batch_size, num_rows)
     order = torch.randperm(num_rows, generator=generator)[: num_rows - num_rows % size]
     return order, ((slice(start, start + size), None) for start in range(0, len(order), size))
-
-
-class _Shuffled:
-    """A column in another order; a large one, of images or of many rows, is never copied whole."""
-
-    def __init__(self, column: Tensor, order: Tensor) -> None:
-        self._is_small = column.nbytes <= COPIED_WHOLE_BYTES
-        self._column = column[order] if self._is_small else column
-        self._order = order
-
-    def __getitem__(self, part: slice) -> Tensor:
-        return self._column[part] if self._is_small else self._column[self._order[part]]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.rollout.steplog import ABANDONED, CONTINUED, TRUNCATED, StepLog
+from trainer.rollout.steplog import CONTINUED, TRUNCATED, StepLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,7 @@ def drop_stale(log: StepLog, oldest: int) -> int:
     stale = rows[log.columns["policy_version"][rows] < oldest]
     if not len(stale):
         return 0
-    log.columns["status"][stale] = ABANDONED
-    log.num_complete -= len(stale)
-    log.num_kept = min(log.num_kept, log.num_complete)
+    log.give_up(stale)
     _forget_last_obs(log, stale)
     return len(stale)
 

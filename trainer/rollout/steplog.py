@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from envs.batch import Choices, Decisions, Observations, Terminals
 from envs.spec import BehaviorSpec, sum_of_branches
 from trainer.nn.actor_critic import Action
+from trainer.rollout.finished_rows import FinishedRows
 
 # What became of a row's decision.
 PENDING = 0  # the agent has not been heard of since
@@ -40,6 +41,7 @@ class StepLog:
         spec: BehaviorSpec,
         capacity: int,
         memory_width: int = 0,
+        finished: FinishedRows | None = None,
         *,
         keeps_versions: bool = False,
     ) -> None:
@@ -49,6 +51,7 @@ class StepLog:
             spec: of the behaviour.
             capacity: rows at first; more come as they are needed.
             memory_width: numbers that an agent with memory carries.
+            finished: counts along, where an update waits for whole episodes.
             keeps_versions: note in every row which policy chose, in a column `policy_version`.
         """
         sensors = spec.observation_specs
@@ -79,6 +82,7 @@ class StepLog:
         self._resize(capacity)
         self.num_rows = 0
         self.num_complete = 0
+        self.finished = finished
         self.num_kept = 0  # complete rows that the last rollout has left for a later one
         self._pending = np.full(64, NO_ROW, dtype=np.int64)  # (lanes,) a lane's open row
         # Last observations of truncated episodes, with the row that each follows.
@@ -167,6 +171,8 @@ class StepLog:
         """Writes the last reward and the kind of ending into the open rows of ended agents."""
         kind = np.where(ended.truncated, TRUNCATED, TERMINATED).astype(np.int8)
         rows = self._close(ended.lane, ended.reward + ended.group_reward, kind, NO_ROW)
+        if self.finished is not None:
+            self.finished.end(ended.lane)
         self._pending[ended.lane] = NO_ROW
         cut = ended.truncated & (rows != NO_ROW)
         if cut.any():
@@ -194,6 +200,8 @@ class StepLog:
                 next_rows if isinstance(next_rows, int) else next_rows[at]
             )
             self.num_complete += len(closed)
+            if self.finished is not None:
+                self.finished.add(lanes[at])
         return rows
 
     def abandon(self, lanes: NDArray[np.int64]) -> None:
@@ -205,7 +213,25 @@ class StepLog:
             return
         rows = self._open_rows(lanes)
         self.columns["status"][rows[rows != NO_ROW]] = ABANDONED
+        if self.finished is not None:
+            self.finished.end(lanes)
         self._pending[lanes] = NO_ROW
+
+    def give_up(self, rows: NDArray[np.int64]) -> None:
+        """Gives up complete rows, (any,): the beginnings of segments whose other rows stay."""
+        self.columns["status"][rows] = ABANDONED
+        self.num_complete -= len(rows)
+        self.num_kept = min(self.num_kept, self.num_complete)
+        if self.finished is None:
+            return
+        self.finished.clear()
+        status = self.columns["status"][: self.num_rows]
+        for row in np.flatnonzero((status >= CONTINUED) & (status <= TRUNCATED)):
+            lane = self.columns["lane"][row : row + 1]
+            self.finished.add(lane)
+            following = self.columns["next_row"][row]
+            if status[row] != CONTINUED or status[following] == ABANDONED:
+                self.finished.end(lane)
 
     def keep_open_rows(self, complete: NDArray[np.int64] | None = None) -> None:
         """Empties the log but for the rows that still wait for their reward.
@@ -219,6 +245,8 @@ class StepLog:
         if complete is not None:
             rows = np.concatenate([complete, rows])
             self.num_complete = self.num_kept = len(complete)
+        if self.finished is not None:
+            self.finished.clear() if complete is None else self.finished.take()
         rows.sort()  # rows of one lane stay in the order in which they were decided
         for column in self.columns.values():
             column[: len(rows)] = column[rows]

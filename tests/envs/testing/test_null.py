@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from envs.batch import Actions
 from envs.bridge.proto.communicator_pb2 import AgentInfoProto, UnityMessageProto
@@ -39,6 +41,26 @@ def test_messages_hold_all_agents_and_episodes_end_on_time() -> None:
     assert [round(agent.reward, 6) for agent in messages[3]] == [0.0] * 4 + [0.1] * 4
     seen = {tuple(agent.observations[0].float_data.data) for agent in messages[0]}
     assert len(seen) == 4
+
+
+def test_cameras_and_masks_are_those_of_every_message_and_compressed_once() -> None:
+    simulator = NullSimulator(
+        "Walker", 2, 0, (3, 2), num_agents=2, episode_length=2, image=(9, 10, 3), masked=True
+    )
+    messages = [agents_in(simulator.reset()), *(agents_in(simulator.step()) for _ in range(4))]
+    pictures = []
+    for agents in messages:
+        for agent in agents:
+            camera, vector = sorted(agent.observations, key=lambda one: -len(one.shape))
+            assert list(camera.shape) == [3, 9, 10]
+            assert len(vector.float_data.data) == 2
+            assert list(agent.action_mask)[0::3] == [False, False]  # the first of either branch
+            assert len(agent.action_mask) == 5
+            with Image.open(BytesIO(camera.compressed_data)) as file:
+                pictures.append(np.asarray(file).tobytes())
+    assert any(True in agent.action_mask for agents in messages for agent in agents)
+    assert len(pictures) == 2 + 2 + 4 + 2 + 4
+    assert pictures[0] == pictures[1] != pictures[2]  # agents of a message see the same
 
 
 def test_executable_file_is_played_by_the_fleet_like_a_unity_build(tmp_path: Path) -> None:

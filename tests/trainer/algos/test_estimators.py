@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytest import approx
 from torch import Tensor
+from torch_results import LargestResults
 
 from trainer.algos.estimators import (
     approximate_kl,
@@ -266,3 +267,18 @@ def test_monte_carlo_returns_sum_to_the_end_and_take_no_notice_of_values_on_the_
     )
     assert to_go[:, 0].tolist() == [2.5, 3.0, 6.0, 7.0]  # 1 + 0 + 2/4 + 8/8; ...; nothing follows
     assert whole_returns(to_go, ends_of([3, 1]))[:, 0].tolist() == [2.5, 2.5, 2.5, 7.0]
+
+
+def test_operations_grow_with_the_longest_segment_and_not_with_the_rows() -> None:
+    def num_operations(rows: int, length: int) -> int:
+        decays = torch.ones(rows, 1)
+        decays[length - 1 :: length] = 0.0
+        with LargestResults() as results:
+            sums = discounted_suffix_sums(torch.ones(rows, 1), decays)
+        # A row's sum is how many rows its segment still has.
+        assert sums[:length, 0].tolist() == list(range(length, 0, -1))
+        assert torch.equal(sums.reshape(-1, length), sums[:length, 0].expand(rows // length, -1))
+        return int(results.num_operations)
+
+    assert num_operations(rows=64 * 1000, length=16) == num_operations(rows=64, length=16)
+    assert num_operations(64 * 10, 64) > num_operations(64 * 10, 16)

@@ -5,8 +5,9 @@ import pytest
 import torch
 from pytest import approx
 from torch import Tensor
+from torch_results import LargestResults
 
-from trainer.nn.normalizer import Normalizer
+from trainer.nn.normalizer import ROWS_AT_ONCE, Normalizer
 
 
 def data(rows: int, seed: int = 0) -> Tensor:
@@ -125,3 +126,14 @@ def test_state_dict_restores_it() -> None:
     for normalizer in (one, other):
         normalizer.update(data(50, seed=1))
     assert torch.equal(one(data(9, seed=2)), other(data(9, seed=2)))
+
+
+def test_rows_of_a_whole_rollout_come_out_as_they_would_alone_and_in_one_copy() -> None:
+    normalizer = Normalizer(3)
+    obs = torch.randn(2 * ROWS_AT_ONCE + 5, 3)
+    normalizer.update(3.0 * obs[:100] + 1.0)
+    with torch.no_grad(), LargestResults() as results:
+        found = normalizer(obs)
+    for first in range(0, len(obs), 1000):
+        assert torch.equal(found[first : first + 1000], normalizer(obs[first : first + 1000]))
+    assert len([size for size in results.num_bytes if size >= obs.nbytes]) == 1

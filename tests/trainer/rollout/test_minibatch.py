@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch_results import LargestResults
 
 from trainer.nn.memory import Sequences
 from trainer.rollout import minibatch
@@ -59,11 +60,11 @@ def test_left_over_rows_get_their_turn_in_other_epochs() -> None:
     assert set(missing) == set(range(5))
 
 
-@pytest.mark.parametrize("copied_whole_bytes", [0, 1000, 2**20])
+@pytest.mark.parametrize("reordered_bytes", [0, 1000, 2000, 2**20])
 def test_all_columns_of_a_row_stay_together(
-    monkeypatch: pytest.MonkeyPatch, copied_whole_bytes: int
+    monkeypatch: pytest.MonkeyPatch, reordered_bytes: int
 ) -> None:
-    monkeypatch.setattr(minibatch, "COPIED_WHOLE_BYTES", copied_whole_bytes)
+    monkeypatch.setattr(minibatch, "REORDERED_BYTES", reordered_bytes)
     for batch in whole(30).shuffled(7, seeded()):
         index = batch.inputs[0][:, 0]
         columns: list[tuple[Tensor, int]] = [
@@ -80,6 +81,36 @@ def test_all_columns_of_a_row_stay_together(
             assert torch.equal(column - offset, index), offset
         assert batch.action_mask is not None
         assert torch.equal(batch.action_mask[:, 0], index % 2 == 0)
+
+
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_minibatches_are_the_same_however_many_are_put_in_order_at_once(
+    monkeypatch: pytest.MonkeyPatch, with_memory: bool
+) -> None:
+    rollout = whole(300)
+    if with_memory:
+        starts = torch.arange(0, 301, 5)
+        rollout = replace(rollout, sequences=Sequences(starts, torch.rand(60, 2), 5))
+    found = []
+    for reordered_bytes in (0, 5000, 2**20):
+        monkeypatch.setattr(minibatch, "REORDERED_BYTES", reordered_bytes)
+        found.append(rows_of(rollout.shuffled(20, seeded())))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 15
+
+
+def test_no_copy_of_the_whole_rollout_is_made_in_another_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(minibatch, "REORDERED_BYTES", 20_000)
+    rollout = whole(2000)
+    row_bytes = 24 * 4 + 3 * 4 + 3 * 4 + 4 * 4 + 8 + 1  # at most, of all columns
+    with LargestResults() as results:
+        for batch in rollout.shuffled(20, seeded()):
+            assert len(batch) == 20
+    # The order itself is a column of 8 bytes a row; a whole inputs[1] would be 192,000 bytes.
+    assert max(results.num_bytes) <= max(20_000 + 2 * row_bytes, 2000 * 8)
+    assert len(results.num_bytes) < 300  # and not one gather a minibatch: 100 x 8 columns
 
 
 def test_without_a_mask_batches_have_none() -> None:

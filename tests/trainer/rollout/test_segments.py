@@ -19,6 +19,8 @@ from crowd import (
     vector_spec,
 )
 
+from trainer.rollout.finished_rows import FinishedRows
+from trainer.rollout.policy_lag import drop_stale
 from trainer.rollout.segments import finished_segments, take
 from trainer.rollout.steplog import StepLog
 
@@ -188,11 +190,14 @@ def test_random_crowd_gives_the_segments_of_each_agents_own_diary(
 def test_decisions_of_an_episode_that_goes_on_wait_for_its_end(
     seed: int, time_horizon: int
 ) -> None:
-    storm = Storm(StepLog(vector_spec(), 8), random.Random(seed), 9, random.Random(seed))
+    counted = FinishedRows(time_horizon)
+    log = StepLog(vector_spec(), 8, finished=counted)
+    storm = Storm(log, random.Random(seed), 9, random.Random(seed))
     kept = []
     for _ in range(200):
         storm.tick()
         if storm.chance.random() < 0.15:
+            assert counted.num_rows == len(finished_segments(log, time_horizon).rows)
             expected = storm.expected(time_horizon, whole_episodes=True)
             assert len(finished_segments(storm.log, time_horizon).starts) - 1 == len(expected)
             if not expected:
@@ -201,11 +206,45 @@ def test_decisions_of_an_episode_that_goes_on_wait_for_its_end(
             found = segments_of(*rollout)
             assert set(found) == expected
             assert len(found) == len(expected)
+            assert counted.num_rows == 0
             left = sum(len(steps) for steps in storm.complete.values())
             assert storm.log.num_complete == storm.log.num_kept == left
             kept.append(left)
     assert len(kept) > 3
     assert max(kept) > 3 or time_horizon == 1
+
+
+def test_rows_that_are_dropped_unfinished_are_not_counted_later() -> None:
+    counted = FinishedRows(4)
+    storm = Storm(
+        StepLog(vector_spec(), 8, finished=counted), random.Random(1), 9, random.Random(1)
+    )
+    for _ in range(3):
+        for _ in range(20):
+            storm.tick()
+        storm.log.keep_open_rows()
+        assert counted.num_rows == 0
+        assert len(finished_segments(storm.log, 4).rows) == 0
+        for _ in range(20):
+            storm.tick()
+            assert counted.num_rows == len(finished_segments(storm.log, 4).rows)
+
+
+@pytest.mark.parametrize("time_horizon", [4, 1000])
+def test_finished_rows_are_counted_anew_when_old_ones_are_dropped(time_horizon: int) -> None:
+    counted = FinishedRows(time_horizon)
+    log = StepLog(vector_spec(), 64, finished=counted, keeps_versions=True)
+    storm = Storm(log, random.Random(3), 9, random.Random(3))
+    num_dropped = 0
+    for version in range(12):
+        log.policy_version = version
+        for _ in range(15):
+            storm.tick()
+        num_dropped += drop_stale(log, version - 2)
+        assert counted.num_rows == len(finished_segments(log, time_horizon).rows)
+        storm.tick()
+        assert counted.num_rows == len(finished_segments(log, time_horizon).rows)
+    assert num_dropped > 50
 
 
 @pytest.mark.parametrize("order_seed", [1, 2, 3])
