@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty
 from typing import Self
 
@@ -41,6 +41,7 @@ from envs.errors import (
     SimulatorError,
 )
 from envs.lanes import LaneTable
+from envs.simulators import SimulatorLoss
 from envs.spec import BehaviorSpec, parse_behavior_id
 
 __all__ = [
@@ -72,16 +73,6 @@ SEEDS_PER_LIFE = 100_003  # apart from every simulator of the fleet: there are f
 def _sentence(words: str) -> str:
     """Ends words with a full stop, unless they end like a sentence already."""
     return words if words.endswith((".", "?", "!")) else f"{words}."
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatorLoss:
-    """A simulator is gone: all its lanes are void from now on."""
-
-    simulator: int
-    lanes: dict[str, Int64]  # by behaviour name
-    error: SimulatorError  # complete for the user
-    will_restart: bool
 
 
 class Fleet:

@@ -17,6 +17,8 @@ LAYERS = {
     "envs.gym": 1,
     "envs.testing": 1,
     "envs.fleet": 1,
+    "envs.in_process": 1,
+    "envs.simulators": 1,
     "envs.graph_policy": 1,
     "envs.lanes": 1,
     "envs.registry": 1,

@@ -14,7 +14,8 @@ import torch
 
 from envs.batch import Actions, Decisions, Terminals
 from envs.errors import SimulatorError
-from envs.fleet import Fleet, SimulatorLoss, SimulatorMessage
+from envs.fleet import SimulatorLoss, SimulatorMessage
+from envs.registry import open_simulators
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.actor import to_simulator
 from trainer.config.errors import UserError
@@ -185,7 +186,7 @@ def evaluate(
     episodes: dict[str, list[Episode]] = {name: [] for name in players}
     seen: set[str] = set()
     fleet_plan = plan_fleet(settings, logs_dir, plan.seed, video=plan.video)
-    with Fleet(fleet_plan) as fleet:
+    with open_simulators(fleet_plan) as fleet:
         while any(len(played) < plan.episodes for played in episodes.values()):
             for arrival in fleet.recv():
                 if isinstance(arrival, SimulatorLoss):
@@ -232,11 +233,13 @@ def _require_seen(
 def _one_simulator(settings: RunSettings, plan: Evaluation) -> EnvironmentSettings:
     """Gives the run's simulator, or another one without the arguments that were the run's."""
     env = settings.env_settings
-    changes: dict[str, object] = {"env_path": plan.env_path, "num_envs": 1, "num_areas": 1}
+    changes: dict[str, object] = {"env_path": plan.env_path, "num_areas": 1}
+    is_gym = plan.env_path is not None and plan.env_path.startswith("gym:")
+    changes["num_envs"] = 0 if env.is_in_process and is_gym else 1
     changes["max_bad_episodes"] = 0  # a return that leaves out some episodes would be no answer
     if plan.env_path != env.env_path:
         changes["env_kwargs"] = {}
-        if plan.env_path is not None and plan.env_path.startswith("gym:"):
+        if is_gym:
             changes["env_args"] = None  # words for a Unity build
         else:
             changes["env_wrappers"] = ()  # another Gymnasium environment is looked at through them

@@ -13,7 +13,8 @@ import torch
 
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
-from envs.fleet import DroppedEpisode, Fleet, SimulatorLoss, SimulatorMessage
+from envs.fleet import DroppedEpisode, SimulatorLoss, SimulatorMessage
+from envs.registry import open_simulators
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.allocator import MemoryReturn, keep_large_blocks_apart
 from trainer.behavior import Behavior, Summary
@@ -119,7 +120,7 @@ class Run:
         plan = replace(plan, seed=self._simulator_seed(self.storage.restore()))
         folder.clear_logs(self.is_training)
         torch.set_num_threads(1)
-        with Fleet(plan) as fleet:
+        with open_simulators(plan) as fleet:
             self.fleet = fleet
             self.placement = Placement(act_at(self.settings), fleet, self.behaviors)
             if (waiting := waiting_words(plan)) is not None:

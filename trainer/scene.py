@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from envs.errors import SimulatorError
-from envs.fleet import Fleet, FleetPlan, SimulatorLoss, SimulatorMessage
+from envs.fleet import FleetPlan, SimulatorLoss, SimulatorMessage
+from envs.registry import open_simulators
 from envs.spec import (
     BehaviorSpec,
     DimensionProperty,
@@ -86,7 +87,7 @@ def watch(plan: FleetPlan) -> Scene:
         SimulatorError: it was lost.
     """
     scene, quiet = Scene(), 0
-    with Fleet(plan) as fleet:
+    with open_simulators(plan) as fleet:
         while quiet < STEPS_WITHOUT_NEWS:
             for item in fleet.recv():
                 if isinstance(item, SimulatorLoss):

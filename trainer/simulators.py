@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from envs.fleet import EngineConfiguration, FleetPlan, Sampler, SamplerKind
-from envs.registry import resolve
+from envs.registry import resolve, resolve_in_process
 from envs.tls import address_words, is_every_address
 from trainer.config.samplers import (
     ConstantSampler,
@@ -40,21 +40,36 @@ def plan_fleet(
     """
     env, engine = settings.env_settings, settings.engine_settings
     names = list(settings.behaviors)
-    launch = resolve(
-        env.env_path,
-        env_args=env.env_args or (),
-        num_areas=env.num_areas,
-        env_kwargs=env.env_kwargs,
-        env_wrappers=env.env_wrappers,
-        behavior_name=names[0] if len(names) == 1 else None,
-        no_graphics=engine.no_graphics,
-        no_graphics_monitor=engine.no_graphics_monitor,
-        video=video,
-    )
+    behavior_name = names[0] if len(names) == 1 else None
+    launch = in_process = None
+    if env.is_in_process:
+        assert env.env_path is not None
+        in_process = resolve_in_process(
+            env.env_path,
+            env_args=env.env_args or (),
+            env_kwargs=env.env_kwargs,
+            env_wrappers=env.env_wrappers,
+            behavior_name=behavior_name,
+            video=video,
+        )
+    else:
+        launch = resolve(
+            env.env_path,
+            env_args=env.env_args or (),
+            num_areas=env.num_areas,
+            env_kwargs=env.env_kwargs,
+            env_wrappers=env.env_wrappers,
+            behavior_name=behavior_name,
+            no_graphics=engine.no_graphics,
+            no_graphics_monitor=engine.no_graphics_monitor,
+            video=video,
+        )
     listen = settings.listen_settings
-    is_guarded = launch is None and listen.is_guarded
+    is_editor = launch is None and in_process is None
+    is_guarded = is_editor and listen.is_guarded
     return FleetPlan(
         launch=launch,
+        in_process=in_process,
         door=simulator_door(listen, logs_dir) if is_guarded else None,
         num_simulators=env.num_envs,
         seed=seed,
@@ -66,7 +81,7 @@ def plan_fleet(
         restart_delay_s=env.restart_delay_s,
         max_bad_episodes=env.max_bad_episodes,
         behaviors=None if settings.default_settings is not None else frozenset(settings.behaviors),
-        base_port=EDITOR_PORT if launch is None and env.base_port is None else env.base_port,
+        base_port=EDITOR_PORT if is_editor and env.base_port is None else env.base_port,
         engine=EngineConfiguration(
             width=engine.width,
             height=engine.height,
@@ -83,7 +98,7 @@ def plan_fleet(
 
 def waiting_words(plan: FleetPlan) -> str | None:
     """Says who is waited for, and how it comes in; None: nobody that the trainer does not start."""
-    if plan.launch is not None:
+    if plan.is_ours:
         return None
     port = plan.base_port
     if plan.door is None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ class Sensor:
     path: tuple[Any, ...]  # keys that lead from the whole observation to this part
     write: Write  # (part of the observation, destination of this shape)
     dtype: str = "float32"
+    flat: tuple[int, ...] | None = None  # shape of a part that is only flattened; None: more
 
     def spec(self, *, has_channels_last: bool) -> ObservationSpec:
         """Describes the sensor; where an image's channels are to be depends on the trainer."""
@@ -95,6 +96,31 @@ class ObservationLayout:
             for key in sensor.path:
                 part = part[key]
             sensor.write(part, row)
+
+    def write_all(self, obs: Any, columns: Sequence[Observations], rows: Iterable[int]) -> None:
+        """Writes observations of many environments, batched as Gymnasium's vector spaces are.
+
+        Args:
+            obs: of all environments, the leading axis of every part.
+            columns: one destination per sensor, (environments, *shape) each.
+            rows: which to write where a part needs more than being flattened.
+        """
+        for sensor, column in zip(self.sensors, columns, strict=True):
+            part = obs
+            for key in sensor.path:
+                part = part[key]
+            if sensor.flat is not None:
+                array = np.asarray(part)
+                if array.shape != (len(column), *sensor.flat):
+                    raise BadDataError(
+                        f"Observations {sensor.name} have shape {array.shape}, but the "
+                        f"environments' observation space says {(len(column), *sensor.flat)}. "
+                        f"Correct the space or the observations."
+                    )
+                column[...] = array.reshape(column.shape)
+            else:
+                for row in rows:
+                    sensor.write(part[row], column[row])
 
 
 def _sensors(space: Space[Any], name: str, path: tuple[Any, ...]) -> Iterator[Sensor]:
@@ -174,7 +200,7 @@ def _flat_sensor(shape: tuple[int, ...], name: str, path: tuple[Any, ...]) -> Se
             )
         row[...] = array.reshape(-1)
 
-    return Sensor(name, (math.prod(shape),), path, write)
+    return Sensor(name, (math.prod(shape),), path, write, flat=shape)
 
 
 def _one_hot_sensor(

@@ -102,8 +102,9 @@ class EnvironmentSettings(Settings):
     """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones.
     Without env_path: the port that the Editor dials, null for its usual 5004."""
 
-    num_envs: Annotated[int, Range(at_least=1, at_most=LARGEST_PORT)] = 1
-    """Simulator processes."""
+    num_envs: Annotated[int, Range(at_least=0, at_most=LARGEST_PORT)] = 1
+    """Simulator processes. 0 (ours): none, `num_areas` Gymnasium environments step in the trainer's
+    own process, for what is too fast for a socket; what hangs there cannot be interrupted."""
 
     num_areas: WireCount = 1
     """Training areas in each simulator; for Gymnasium, environments in each process."""
@@ -145,8 +146,30 @@ class EnvironmentSettings(Settings):
     faster one. Runs that are reproducible, or do not learn
     (inference), act in the trainer."""
 
+    @property
+    def is_in_process(self) -> bool:
+        """Whether environments step in the trainer's own process."""
+        return self.num_envs == 0
+
+    def _require_sense_in_process(self) -> None:
+        """Without simulator processes nothing may be said about them."""
+        for name, value, meaning in (
+            ("base_port", self.base_port, "nothing dials a port"),
+            ("act_at", self.act_at if self.act_at == "simulator" else None, "nobody acts apart"),
+        ):
+            if value is not None:
+                raise contradiction(
+                    f"num_envs is 0 and {name} is {value}, but environments in the trainer's "
+                    f"process are no simulators of their own: {meaning}. Leave {name} out, or set "
+                    "num_envs to 1 or more",
+                    "num_envs",
+                    name,
+                )
+
     @model_validator(mode="after")
     def _hold_together(self) -> EnvironmentSettings:
+        if self.is_in_process:
+            self._require_sense_in_process()
         if self.base_port is not None and self.base_port + self.num_envs > LARGEST_PORT + 1:
             raise contradiction(
                 f"base_port is {self.base_port} and num_envs {self.num_envs}, but the last port is "
@@ -156,6 +179,14 @@ class EnvironmentSettings(Settings):
                 "num_envs",
             )
         is_gym = self.env_path is not None and self.env_path.startswith("gym:")
+        if self.is_in_process and not is_gym:
+            raise contradiction(
+                f"num_envs is 0 and env_path {self.env_path!r}, but only Gymnasium environments "
+                "can be in the trainer's process: begin env_path with gym:, or set num_envs to 1 "
+                "or more",
+                "num_envs",
+                "env_path",
+            )
         if self.env_wrappers and not is_gym:
             raise contradiction(
                 "env_wrappers is set, but env_path is no Gymnasium environment. Only those have "
