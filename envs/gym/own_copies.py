@@ -130,7 +130,7 @@ class OwnCopies:
         ended: list[int] = []
         truncations: list[bool] = []
         failures: list[Failure] = []
-        for index, action in enumerate(self._actions.decode(continuous, discrete)):
+        for index, action in enumerate(self._actions.decode_own(continuous, discrete)):
             env = self._envs[index]
             if env is None or not is_running[index]:
                 continue

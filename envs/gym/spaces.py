@@ -253,12 +253,7 @@ class ActionLayout:
         Raises:
             BadDataError: NaN or infinity, or an index outside its branch.
         """
-        if not np.isfinite(continuous).all():
-            raise BadDataError(
-                f"The trainer sent the continuous action {_short(continuous)}; actions are finite "
-                f"numbers in -1..1. The policy has diverged: lower learning_rate, or resume from "
-                f"an earlier checkpoint."
-            )
+        self._require_finite(continuous)
         if self.branches and ((discrete < 0) | (discrete >= self._branch_sizes)).any():
             raise BadDataError(
                 f"The trainer sent the discrete action {_short(discrete)}; the branches have "
@@ -266,6 +261,23 @@ class ActionLayout:
                 f"space."
             )
         return self._actuator.decode(continuous, discrete)
+
+    def decode_own(self, continuous: Float32, discrete: Int32) -> Sequence[Any]:
+        """Does the same for branch indices of this very process, which are inside their branches.
+
+        Raises:
+            BadDataError: NaN or infinity.
+        """
+        self._require_finite(continuous)
+        return self._actuator.decode(continuous, discrete)
+
+    def _require_finite(self, continuous: Float32) -> None:
+        if continuous.size and not np.isfinite(continuous).all():
+            raise BadDataError(
+                f"The trainer sent the continuous action {_short(continuous)}; actions are finite "
+                f"numbers in -1..1. The policy has diverged: lower learning_rate, or resume from "
+                f"an earlier checkpoint."
+            )
 
 
 def _actuator(space: Space[Any], name: str) -> Actuator:

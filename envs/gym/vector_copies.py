@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
@@ -102,7 +103,7 @@ class VectorCopies:
 
     def step(self, continuous: Float32, discrete: Int32, is_running: Sequence[bool]) -> Turn:
         """Makes one env_step everywhere."""
-        actions = self._batched(self._actions.decode(continuous, discrete))
+        actions = self._batched(self._actions.decode_own(continuous, discrete))
         try:
             return self._step(actions)
         except Exception as error:
@@ -130,10 +131,10 @@ class VectorCopies:
         asks = ~over
         if self._mode is AutoresetMode.NEXT_STEP:
             self._over = over
-        ended = np.flatnonzero(over)
         turn = self._turn(reward, asks)
-        turn.stats = _stats_of(infos)
-        if len(ended):
+        turn.stats = _stats_of(infos) if infos else ()
+        if over.any():
+            ended = np.flatnonzero(over)
             turn.ended = ended
             turn.final_reward = reward[ended]
             turn.truncated = ~np.asarray(terminated)[ended]
@@ -176,6 +177,8 @@ class VectorCopies:
 
     def _batched(self, actions: Sequence[Any]) -> Any:
         space = self._action_space
+        if isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
+            return np.array(actions, space.dtype)
         return concatenate(space, actions, create_empty_array(space, len(actions)))
 
     def _write_masks(self, infos: Mapping[str, Any], rows: Bool) -> None:

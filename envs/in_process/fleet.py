@@ -76,6 +76,7 @@ class InProcessFleet:
         # Row k has lane k and lane K + k by turns, so that none is used again before its next end.
         self._lane = np.arange(self._num_rows, dtype=np.int64)
         self._has_lane = np.zeros(self._num_rows, np.bool_)  # the trainer knows the agent
+        self._have_all_lanes = False
         self._agent_id = np.zeros(self._num_rows, np.int32)
         self._next_agent_id = FIRST_AGENT_ID
         self._is_ignored = np.zeros(self._num_rows, np.bool_)  # until the episode is over
@@ -247,19 +248,18 @@ class InProcessFleet:
 
     def _decisions(self, turn: Turn, asks: Bool) -> Decisions | None:
         """Gives those that ask, with lanes and, where an episode begins, new ids."""
+        which = None
         if not asks.all():
             (which,) = asks.nonzero()
             if not len(which):
                 return None
-        else:
-            which = None
-        new = asks & ~self._has_lane
-        if new.any():
-            (begun,) = new.nonzero()
+        if not self._have_all_lanes:
+            (begun,) = (asks & ~self._has_lane).nonzero()
             self._agent_id = self._agent_id.copy()  # messages hold the old one
             self._agent_id[begun] = range(self._next_agent_id, self._next_agent_id + len(begun))
             self._next_agent_id = (self._next_agent_id + len(begun)) % (2**31 - self._num_rows)
             self._has_lane[begun] = True
+            self._have_all_lanes = bool(self._has_lane.all())
         if which is None:
             obs, reward, lane, agent_id = turn.obs, turn.reward, self._lane, self._agent_id
             mask = turn.action_mask
@@ -286,13 +286,14 @@ class InProcessFleet:
         self._lane = self._lane.copy()  # messages hold the old one
         self._lane[rows] = (lanes + self._num_rows) % (2 * self._num_rows)
         self._has_lane[rows] = False
+        self._have_all_lanes = False
         return {self._name: lanes} if len(lanes) else {}
 
     # ---- what goes wrong --------------------------------------------------------------------
 
     def _sift(self, turn: Turn) -> tuple[Terminals | None, list[DroppedEpisode]]:
         """Ends the episodes that are over, and those in which numbers are not finite."""
-        if not (len(turn.ended) or self._is_bad(turn.obs, turn.reward)):
+        if not (len(turn.ended) or _is_bad(turn.obs, turn.reward)):
             return None, []
         dropped: list[DroppedEpisode] = []
         ended = turn.ended
@@ -312,12 +313,6 @@ class InProcessFleet:
                 is_new = self._copies.begin_row(row, turn)
                 self._is_ignored[row] = not is_new
         return terminals, dropped
-
-    def _is_bad(self, obs: Sequence[Observations], reward: Float32) -> bool:
-        """Whether any number is not finite; a sum shows it for a fraction of the cost."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = reward.sum() + sum(column.sum() for column in obs if column.dtype == np.float32)
-        return not np.isfinite(total)
 
     def _terminals(self, turn: Turn, heard: Bool) -> Terminals:
         rows = turn.ended[heard]
@@ -419,6 +414,13 @@ class InProcessFleet:
         if until is None:
             raise RuntimeError("the environments wait for an answer: `send` comes first")
         time.sleep(max(0.0, until - time.monotonic()))
+
+
+def _is_bad(obs: Sequence[Observations], reward: Float32) -> bool:
+    """Whether any number is NaN or infinite."""
+    if not np.isfinite(reward).all():
+        return True
+    return any(column.dtype == np.float32 and not np.isfinite(column).all() for column in obs)
 
 
 def _bad_rows(obs: Sequence[Observations], reward: Float32) -> Bool:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from envs.batch import Choices, Decisions, Observations, Terminals
 from envs.spec import BehaviorSpec, sum_of_branches
-from trainer.nn.actor_critic import Action
 
 # What became of a row's decision.
 PENDING = 0  # the agent has not been heard of since
@@ -126,12 +125,14 @@ class StepLog:
         self.num_rows = start
         return rows_written
 
-    def record(self, rows: slice, action: Action) -> None:
-        """Writes what was chosen, on the CPU, into the rows that `append` opened."""
+    def record(self, rows: slice, choices: Choices) -> None:
+        """Writes what was chosen into the rows that `append` opened."""
         columns = self.columns
-        columns["continuous"][rows] = action.continuous.numpy()
-        columns["discrete"][rows] = action.discrete.numpy()
-        columns["log_probs"][rows] = action.log_probs.numpy()
+        if choices.continuous.size:
+            columns["continuous"][rows] = choices.continuous
+        if choices.discrete.size:
+            columns["discrete"][rows] = choices.discrete
+        columns["log_probs"][rows] = choices.log_probs
 
     def record_choices(self, lanes: NDArray[np.int64], choices: Choices) -> None:
         """Writes what a simulator chose itself into the rows that these lanes have open."""
