@@ -184,6 +184,9 @@ class InProcessFleet:
         """Builds all environments anew; see `Simulators.relaunch`."""
         self._seed, self._has_begun, self._asks = seed, False, None
         void = self._end_lanes(np.flatnonzero(self._has_lane))
+        # As in a run that begins here: rollouts are in the order of lanes.
+        self._lane = np.arange(self._num_rows, dtype=np.int64)
+        self._next_agent_id = FIRST_AGENT_ID
         for unit, life in enumerate(self._lives):
             self._copies.discard(unit)
             self._running[unit] = False
