@@ -38,6 +38,7 @@ LAYERS = {
     "trainer.placement": 5,
     "trainer.control_health": 5,
     "trainer.run_start": 5,
+    "trainer.torch_vector": 5,
     "trainer.run_storage": 5,
     "trainer.background_save": 5,
     "trainer.run_moment": 5,

@@ -94,9 +94,7 @@ class Behavior:
         self.rewards = [ExtrinsicReward(signal) for signal in settings.reward_signals.values()]
         self.learning_rate_factor = 1.0  # lower after an update that had to be taken back
         self.algorithm = self._new_algorithm(seed + 1)
-        self.actor = Actor(self.policy, seed + 2, settings.network_settings.deterministic)
-        capacity = settings.hyperparameters.buffer_size + 1024
-        self.log = StepLog(spec, capacity, self.policy.memory_width)
+        self.actor, self.log = self._new_collector(seed + 2)
         self.episodes = EpisodeTracker()
         self.stop_conditions = StopConditions(settings.stop)
         self.step = self.num_updates = 0
@@ -114,6 +112,13 @@ class Behavior:
         self.metrics.write_settings(settings, self.step)
         self._next_summary = _next_multiple(shown, settings.summary_freq)
         self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
+
+    def _new_collector(self, seed: int) -> tuple[Actor, StepLog]:
+        """Builds what acts, and what it is written into."""
+        deterministic = self.settings.network_settings.deterministic
+        capacity = self.settings.hyperparameters.buffer_size + 1024
+        log = StepLog(self.spec, capacity, self.policy.memory_width)
+        return Actor(self.policy, seed, deterministic), log
 
     def _take_weights(self, state: Mapping[str, object]) -> None:
         """Starts at step 0 with another run's weights; what else it met with stays with it."""
@@ -233,14 +238,7 @@ class Behavior:
         if not self.is_training or self.is_finished_learning:
             self.log.keep_open_rows()
             return None
-        memory = self.settings.network_settings.memory
-        rollout, simulator_reward = take(
-            self.log,
-            self.settings.time_horizon,
-            self.device,
-            None if memory is None else memory.sequence_length,
-            self.settings.hyperparameters.needs_whole_episodes,
-        )
+        rollout, simulator_reward = self._take()
         rewards = [signal.evaluate(rollout, simulator_reward) for signal in self.rewards]
         rollout = dataclasses.replace(rollout, rewards=torch.stack(rewards, dim=1))  # R x (B,)
         before = Before(self.policy, self.algorithm)
@@ -266,6 +264,13 @@ class Behavior:
         self.num_updates += 1
         self.actor.refresh()
         return None
+
+    def _take(self) -> tuple[Rollout, torch.Tensor]:
+        """Empties the step log into a rollout without rewards; gives the simulator's reward too."""
+        own, memory = self.settings, self.settings.network_settings.memory
+        length = None if memory is None else memory.sequence_length
+        whole = own.hyperparameters.needs_whole_episodes
+        return take(self.log, own.time_horizon, self.device, length, whole)
 
     def _new_algorithm(self, seed: int) -> Algorithm:
         """Builds the algorithm around the policy, with what is left of the learning rate."""

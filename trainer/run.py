@@ -14,7 +14,6 @@ import torch
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
 from envs.fleet import DroppedEpisode, SimulatorLoss, SimulatorMessage
-from envs.registry import open_simulators
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.allocator import MemoryReturn, keep_large_blocks_apart
 from trainer.behavior import Behavior, Summary
@@ -36,10 +35,11 @@ from trainer.run_end import (
 )
 from trainer.run_start import act_at, resumed_or_started, with_seed
 from trainer.run_storage import RunStorage
-from trainer.simulators import plan_fleet, waiting_words
+from trainer.simulators import open_simulators, plan_fleet, waiting_words
 from trainer.speedometer import Speedometer
 from trainer.stopping import StopRequest
 from trainer.timers import BRIDGE, INFERENCE, LEARNING, SAVING, SIMULATORS, Timers
+from trainer.torch_vector.behavior import behavior_type
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
 PROGRESS_S = 0.25
@@ -335,7 +335,7 @@ class Run:
                 f"'{name}' acts with weights that nobody has trained. Add --resume to act as "
                 f"this run has learnt to, or --initialize-from for another run."
             )
-        behavior = Behavior(
+        behavior = behavior_type(self.settings)(
             name,
             spec,
             self.settings.for_behavior(name),

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+from envs import registry
 from envs.fleet import EngineConfiguration, FleetPlan, Sampler, SamplerKind
+from envs.in_process.copies import InProcessPlan
 from envs.registry import resolve, resolve_in_process
+from envs.simulators import Simulators
 from envs.tls import address_words, is_every_address
 from trainer.config.samplers import (
     ConstantSampler,
@@ -17,7 +20,7 @@ from trainer.config.samplers import (
     UniformSampler,
     derived_seed,
 )
-from trainer.config.settings import EDITOR_PORT, RunSettings
+from trainer.config.settings import EDITOR_PORT, TORCH, RunSettings
 from trainer.listening import simulator_door
 
 HOST_TO_FILL_IN = "HOST"
@@ -42,7 +45,15 @@ def plan_fleet(
     names = list(settings.behaviors)
     behavior_name = names[0] if len(names) == 1 else None
     launch = in_process = None
-    if env.is_in_process:
+    if env.is_on_device:
+        assert env.env_path is not None
+        in_process = InProcessPlan(
+            env=env.env_path.removeprefix(TORCH),
+            kwargs=dict(env.env_kwargs),
+            behavior_name=behavior_name,
+            device=settings.torch_settings.device or "auto",
+        )
+    elif env.is_in_process:
         assert env.env_path is not None
         in_process = resolve_in_process(
             env.env_path,
@@ -94,6 +105,24 @@ def plan_fleet(
         logs_dir=logs_dir,
         lockstep=settings.reproducible,
     )
+
+
+def open_simulators(plan: FleetPlan, *, on_device: bool = True) -> Simulators:
+    """Gives the simulators of a plan; use them as a context manager.
+
+    Args:
+        plan: from `plan_fleet`.
+        on_device: environments on tensors say and hear tensors (`TensorTurn`); else columns, as
+            everybody else.
+
+    Raises:
+        SimulatorDidNotStartError: environments in this process cannot be built.
+    """
+    if plan.in_process is None or plan.in_process.device is None:
+        return registry.open_simulators(plan)
+    from trainer.torch_vector import copies, fleet  # torch, which simulator hosts have not
+
+    return fleet.TorchFleet(plan) if on_device else copies.open_as_columns(plan)
 
 
 def waiting_words(plan: FleetPlan) -> str | None:

@@ -22,11 +22,17 @@ from envs.spec import BehaviorSpec
 class InProcessPlan:
     """What to build in the trainer's process."""
 
-    env: str  # the word after `gym:`
+    env: str  # the word after `gym:` or `torch:`
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: Sequence[Mapping[str, Mapping[str, Any]]] = ()
     behavior_name: str | None = None  # None: from the id
     video: Path | None = None  # films the first environment's episodes
+    device: str | None = None  # of an environment on tensors; "auto" = a GPU if there is one
+
+    @property
+    def words(self) -> str:
+        """What stands behind --env."""
+        return f"{'gym' if self.device is None else 'torch'}:{self.env}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,7 +404,7 @@ class InProcessFleet:
         assert plan.in_process is not None
         whole = len(self._lives) == 1
         which = f"{self._num_rows} environments" if whole else f"Environment {unit}"
-        where = f"{which} (gym:{plan.in_process.env}, in the trainer's process)"
+        where = f"{which} ({plan.in_process.words}, in the trainer's process)"
         error = _loss_error(where, failure.error, outcome)
         self._last_error = error
         known = np.flatnonzero(self._has_lane[rows]) + rows.start

@@ -77,6 +77,8 @@ __all__ = [
 EDITOR_PORT = 5004
 """Port that the Unity Editor dials when nobody told it another one."""
 
+GYM, TORCH = "gym:", "torch:"
+
 DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
 
 
@@ -93,7 +95,9 @@ class EnvironmentSettings(Settings):
     """Which simulators are started, how many, and what happens when they fail."""
 
     env_path: Words | None = None
-    """A Unity build, or `gym:<id>`, or `gym:<module>:<class>`. Null: wait for the Unity Editor."""
+    """A Unity build, or `gym:<id>`, or `gym:<module>:<class>`, or, with num_envs 0,
+    `torch:<module>:<class>` (ours: a vector environment on tensors). Null: wait for the Unity
+    Editor."""
 
     env_args: Annotated[tuple[str, ...], Texts()] | None = None
     """Arguments added to the simulator's command line."""
@@ -151,6 +155,11 @@ class EnvironmentSettings(Settings):
         """Whether environments step in the trainer's own process."""
         return self.num_envs == 0
 
+    @property
+    def is_on_device(self) -> bool:
+        """Whether environments are tensors on the device that learns."""
+        return self.env_path is not None and self.env_path.startswith(TORCH)
+
     def _require_sense_in_process(self) -> None:
         """Without simulator processes nothing may be said about them."""
         for name, value, meaning in (
@@ -178,12 +187,20 @@ class EnvironmentSettings(Settings):
                 "base_port",
                 "num_envs",
             )
-        is_gym = self.env_path is not None and self.env_path.startswith("gym:")
-        if self.is_in_process and not is_gym:
+        is_gym = self.env_path is not None and self.env_path.startswith(GYM)
+        if self.is_on_device and not self.is_in_process:
+            raise contradiction(
+                f"env_path is {self.env_path} and num_envs {self.num_envs}, but environments on "
+                "tensors are in the trainer's process: set num_envs to 0, and num_areas to how "
+                "many agents there are",
+                "env_path",
+                "num_envs",
+            )
+        if self.is_in_process and not (is_gym or self.is_on_device):
             raise contradiction(
                 f"num_envs is 0 and env_path {self.env_path!r}, but only Gymnasium environments "
-                "can be in the trainer's process: begin env_path with gym:, or set num_envs to 1 "
-                "or more",
+                "can be in the trainer's process: begin env_path with gym: or torch:, or "
+                "set num_envs to 1 or more",
                 "num_envs",
                 "env_path",
             )
@@ -194,7 +211,7 @@ class EnvironmentSettings(Settings):
                 "env_wrappers",
                 "env_path",
             )
-        if self.env_kwargs and not is_gym:
+        if self.env_kwargs and not (is_gym or self.is_on_device):
             raise contradiction(
                 "env_kwargs is set, but env_path is no Gymnasium environment. Only those have "
                 "constructor arguments: begin env_path with gym:, or use environment_parameters "
