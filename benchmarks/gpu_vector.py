@@ -4,8 +4,8 @@
 
 Trains `trainer/torch_vector/oscillators.py` (60 observations, 20 actions) with 3x256 networks
 through `ppo-train`, and times it by its console from outside, as benchmarks/trainers.py does: whole
-cycles of collecting 24 env_steps and 5 epochs of 4 minibatches. Must on one H200: 2 million agent-steps/s. Without a GPU it runs on the CPU, with fewer agents, and
-promises nothing.
+cycles of collecting 24 env_steps and 5 epochs of 4 minibatches. Must on one H200: 2 million
+agent-steps/s. Without a GPU it runs on the CPU, with fewer agents, and promises nothing.
 """
 
 from __future__ import annotations
