@@ -162,10 +162,13 @@ def test_a_run_learns_and_everything_around_it_works(tmp_path: Path) -> None:
     assert len(rewards) >= 2
     assert rewards[-1] > rewards[0] + 2, said
     assert checkpoint(tmp_path / "results" / "osc", "Oscillators")["step"] >= 60_000
-    assert "10 episodes" in ppo_train("eval", "--run-id", "osc", "--episodes", "10", cwd=tmp_path)
+    assert "10 deterministic episodes" in ppo_train(
+        "eval", "--run-id", "osc", "--episodes", "10", cwd=tmp_path
+    )
     said = ppo_train("check", str(path), "--env", "torch:" + SELF, cwd=tmp_path)
     assert "128 agents of team 0" in said
-    said = ppo_train(path, "--run-id", "osc", "--resume", "--max-steps", "64000", cwd=tmp_path)
+    settings(tmp_path, max_steps=64_000)
+    said = ppo_train(path, "--run-id", "osc", "--resume", cwd=tmp_path)
     assert "Resuming training from step" in said
 
 
