@@ -50,12 +50,14 @@ class Trainer:
     name: str
     command: tuple[str, ...]
     python: Path
+    device: str = "cpu"
+    """Where it learns."""
 
 
-def ppo_train() -> Trainer:
+def ppo_train(device: str = "cpu") -> Trainer:
     """Finds our own trainer beside the interpreter that runs this program."""
     python = Path(sys.executable)
-    return Trainer("ppo-train", (str(python.parent / "ppo-train"),), python)
+    return Trainer("ppo-train", (str(python.parent / "ppo-train"),), python, device)
 
 
 def mlagents_learn(venv: Path) -> Trainer:
@@ -166,7 +168,14 @@ def train(
 def command_line(trainer: Trainer, settings: Path, job: Job) -> list[str]:
     """Writes the command that trains; its results lie beside the settings."""
     command = [*trainer.command, str(settings), "--env", job.environment, "--run-id", "run"]
-    command += ["--results-dir", str(settings.parent), "--seed", "1", "--torch-device", "cpu"]
+    command += [
+        "--results-dir",
+        str(settings.parent),
+        "--seed",
+        "1",
+        "--torch-device",
+        trainer.device,
+    ]
     command += ["--num-envs", str(job.num_envs), "--num-areas", str(job.num_areas)]
     command += ["--no-graphics"]
     if trainer.name == "mlagents-learn":

@@ -129,7 +129,9 @@ class Choices:
 
     def actions(self) -> Actions:
         """Gives what the simulator is to receive: limited, and scaled to -1..1."""
-        limited = np.clip(self.continuous, -ACTION_LIMIT, ACTION_LIMIT) / np.float32(ACTION_LIMIT)
+        limited = self.continuous
+        if limited.size:
+            limited = np.clip(limited, -ACTION_LIMIT, ACTION_LIMIT) / np.float32(ACTION_LIMIT)
         return Actions(limited, self.discrete.astype(np.int32))
 
     def some(self, which: Bool) -> Choices:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from queue import Empty
 from typing import Self
@@ -42,6 +42,7 @@ from envs.errors import (
     SimulatorError,
 )
 from envs.lanes import LaneTable
+from envs.simulators import SimulatorLoss
 from envs.spec import BehaviorSpec, parse_behavior_id
 
 __all__ = [
@@ -73,16 +74,6 @@ SEEDS_PER_LIFE = 100_003  # apart from every simulator of the fleet: there are f
 def _sentence(words: str) -> str:
     """Ends words with a full stop, unless they end like a sentence already."""
     return words if words.endswith((".", "?", "!")) else f"{words}."
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatorLoss:
-    """A simulator is gone: all its lanes are void from now on."""
-
-    simulator: int
-    lanes: dict[str, Int64]  # by behaviour name
-    error: SimulatorError  # complete for the user
-    will_restart: bool
 
 
 class Fleet:
@@ -451,7 +442,7 @@ class Fleet:
 
     def _lose(self, simulator: Simulator, cause: Cause) -> None:
         """Ends a simulator's life, and starts the next one within the limits."""
-        name = simulator.name
+        name, delay_s = simulator.name, restarts.delay_s(simulator, self._plan)
         simulator.discard()
         refusal = cause.refusal or restarts.refusal(
             simulator, self._plan, has_ever_connected=self._has_ever_connected
@@ -459,7 +450,6 @@ class Fleet:
         if refusal is None:
             simulator.keep_log()
         log_words = simulator.log_words()
-        delay_s = restarts.delay_s(simulator, self._plan)
         if refusal is None:
             simulator.num_restarts += 1
             simulator.restart_times.append(time.monotonic())
@@ -467,17 +457,12 @@ class Fleet:
             self._next_look_s = min(self._next_look_s, simulator.deadline)
             refusal = None if delay_s else self._relaunch_one(simulator)
         if refusal is None:
-            limit = self._plan.max_lifetime_restarts
-            of_limit = f" of {limit}" if limit >= 0 else ""
-            wait = f" in {delay_s:g} s" if delay_s else ""
-            what_now = "Restarting" if self._plan.launch else "It may dial again"
-            outcome = f"{what_now}{wait} ({simulator.num_restarts}{of_limit})."
+            outcome = restarts.announcement(simulator, self._plan, delay_s)
         else:
             outcome = _sentence(f"Given up: {refusal}")
             outcome += f" Simulators that go on: {self.num_alive}." if self.num_alive else ""
         text = f"{name} {_sentence(cause.what)}{log_words}\n  {outcome} {cause.advice}".rstrip()
-        loss = cause.kind(text)
-        self._last_error = loss
+        self._last_error = loss = cause.kind(text)
         self._ready.pop(simulator.number, None)
         lanes = self._lanes.clear([simulator.number])
         self._losses[simulator.number] = SimulatorLoss(

@@ -9,9 +9,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from envs.errors import SimulatorDidNotStartError
-from envs.fleet import LaunchPlan
+from envs.fleet import Fleet, FleetPlan, LaunchPlan
+from envs.in_process.copies import InProcessPlan
+from envs.simulators import Simulators
 
 GYM = "gym:"
 UNITY_SUFFIX = re.compile(r"\.(app|exe|x86_64|x86)")
@@ -58,12 +61,7 @@ def resolve(
             no_graphics_monitor=no_graphics_monitor,
             env_args=tuple(env_args),
         )
-    if env_args:
-        raise SimulatorDidNotStartError(
-            f"--env-args {' '.join(env_args)} is meant for a Unity build, but {env} is a Gymnasium "
-            f"environment. Give it constructor arguments (env_settings.env_kwargs) or wrappers "
-            f"(env_settings.env_wrappers)."
-        )
+    _require_no_words(env, env_args)
     name = env.removeprefix(GYM)
     command = _gym_command(name, num_areas, env_kwargs or {}, env_wrappers, behavior_name)
     if video is not None:
@@ -71,6 +69,63 @@ def resolve(
     return LaunchPlan(
         command=command, kind="gym", no_graphics=False, no_graphics_monitor=False, env_args=()
     )
+
+
+def resolve_in_process(
+    env: str,
+    *,
+    env_args: Sequence[str] = (),
+    env_kwargs: Mapping[str, object] | None = None,
+    env_wrappers: Sequence[Mapping[str, object]] = (),
+    behavior_name: str | None = None,
+    video: Path | None = None,
+) -> InProcessPlan:
+    """Gives what to build in this process; arguments as those of `resolve`.
+
+    Args:
+        env: `gym:<id>` or `gym:<module>:<callable>`.
+        env_args: must be empty.
+        env_kwargs: constructor arguments.
+        env_wrappers: each a name with its arguments.
+        behavior_name: None for the environment's id.
+        video: file that the first environment films its episodes into.
+
+    Raises:
+        SimulatorDidNotStartError: no name behind `gym:`, no Gymnasium, or `env_args`.
+    """
+    _require_no_words(env, env_args)
+    name = env.removeprefix(GYM)
+    _require_gymnasium(name)
+    return InProcessPlan(
+        env=name,
+        kwargs=dict(env_kwargs or {}),
+        wrappers=cast("Sequence[Mapping[str, Mapping[str, Any]]]", env_wrappers),
+        behavior_name=behavior_name,
+        video=video,
+    )
+
+
+def open_simulators(plan: FleetPlan) -> Simulators:
+    """Gives the simulators of a plan; use them as a context manager.
+
+    Raises:
+        SimulatorDidNotStartError: environments in this process cannot be built.
+    """
+    if plan.in_process is None:
+        return Fleet(plan)
+    from envs.gym.in_process import open_in_process  # Gymnasium is an extra
+
+    return open_in_process(plan)
+
+
+def _require_no_words(env: str, env_args: Sequence[str]) -> None:
+    """Raises SimulatorDidNotStartError for words that are meant for a Unity build."""
+    if env_args:
+        raise SimulatorDidNotStartError(
+            f"--env-args {' '.join(env_args)} is meant for a Unity build, but {env} is a Gymnasium "
+            f"environment. Give it constructor arguments (env_settings.env_kwargs) or wrappers "
+            f"(env_settings.env_wrappers)."
+        )
 
 
 def _require_nothing_of_gymnasium(
@@ -99,13 +154,8 @@ def _require_nothing_of_gymnasium(
         )
 
 
-def _gym_command(
-    name: str,
-    num_areas: int,
-    env_kwargs: Mapping[str, object],
-    env_wrappers: Sequence[Mapping[str, object]],
-    behavior_name: str | None,
-) -> tuple[str, ...]:
+def _require_gymnasium(name: str) -> None:
+    """Raises SimulatorDidNotStartError without a name, or without Gymnasium."""
     if not name:
         raise SimulatorDidNotStartError(
             "--env gym: names no environment. Write gym:<id>, such as gym:CartPole-v1, or "
@@ -116,6 +166,16 @@ def _gym_command(
             f"--env gym:{name} needs the package gymnasium, which is not installed. "
             f"Install it: pip install 'ppo-train[mujoco]', or pip install gymnasium."
         )
+
+
+def _gym_command(
+    name: str,
+    num_areas: int,
+    env_kwargs: Mapping[str, object],
+    env_wrappers: Sequence[Mapping[str, object]],
+    behavior_name: str | None,
+) -> tuple[str, ...]:
+    _require_gymnasium(name)
     command = [sys.executable, "-m", "envs.gym", "--env", name, "--num-areas", str(num_areas)]
     if env_kwargs:
         command += ["--kwargs", _as_json(dict(env_kwargs), f"env_kwargs of gym:{name}")]

@@ -62,19 +62,20 @@ class Actor:
             log.tensors["memory"][rows] = memory  # as it was before the decision
         if self._compiled is None:
             action = self._act_on_device(log, rows, memory)
+            choices, carried = choices_of(action), action.memory
         else:
             mask = log.columns.get("action_mask")
-            action = self._compiled.act(
+            choices, carried = self._compiled.choose(
                 [column[rows] for column in log.obs_columns],
                 None if mask is None else mask[rows],
                 self._deterministic,
                 None if memory is None else memory.numpy(),
             )
         if self._carried is not None:
-            assert action.memory is not None
-            self._carried.keep(log.columns["lane"][rows], action.memory)
-        log.record(rows, action)
-        return split_actions(to_simulator(action), [len(batch) for batch in batches])
+            assert carried is not None
+            self._carried.keep(log.columns["lane"][rows], carried)
+        log.record(rows, choices)
+        return split_actions(choices.actions(), [len(batch) for batch in batches])
 
     def _act_on_device(self, log: StepLog, rows: slice, memory: torch.Tensor | None) -> Action:
         inputs = self._policy.inputs([sensor[rows].to(self._device) for sensor in log.obs_tensors])

@@ -30,6 +30,8 @@ from trainer.rewards.extrinsic import ExtrinsicReward
 from trainer.rollout.episodes import EpisodeTracker
 from trainer.rollout.finished_rows import FinishedRows
 from trainer.rollout.policy_lag import drop_stale
+from trainer.rollout.rollout import Rollout
+from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
 from trainer.saved_policy import build_policy, spec_to_state
 from trainer.stop_conditions import StopConditions
@@ -98,21 +100,7 @@ class Behavior:
         self.learning_rate_factor = 1.0  # lower after an update that had to be taken back
         self.algorithm = self.new_algorithm(seed + 1)
         self.is_threaded = is_threaded
-        self.actor = Actor(
-            self.policy,
-            seed + 2,
-            settings.network_settings.deterministic,
-            keeps_copy=is_threaded,
-        )
-        capacity = settings.hyperparameters.buffer_size + 1024
-        is_whole = settings.hyperparameters.needs_whole_episodes
-        self.log = StepLog(
-            spec,
-            capacity,
-            self.policy.memory_width,
-            FinishedRows(settings.time_horizon) if is_whole else None,
-            keeps_versions=is_threaded,
-        )
+        self.actor, self.log = self._new_collector(seed + 2)
         self.memory = memory_budget(spec, settings, self.policy, self.log, is_training=is_training)
         self.update: BehaviorUpdate | None = None  # that was begun and not settled
         self._is_between_updates = False  # and nothing was taken from the log since the last
@@ -134,6 +122,24 @@ class Behavior:
         self.metrics.write_settings(settings, self.step)
         self._next_summary = _next_multiple(shown, settings.summary_freq)
         self._next_checkpoint = _next_multiple(self.step, settings.checkpoint_interval)
+
+    def _new_collector(self, seed: int) -> tuple[Actor, StepLog]:
+        """Builds what acts, and what it is written into."""
+        settings, own = self.settings, self.settings.hyperparameters
+        actor = Actor(
+            self.policy,
+            seed,
+            settings.network_settings.deterministic,
+            keeps_copy=self.is_threaded,
+        )
+        log = StepLog(
+            self.spec,
+            own.buffer_size + 1024,
+            self.policy.memory_width,
+            FinishedRows(settings.time_horizon) if own.needs_whole_episodes else None,
+            keeps_versions=self.is_threaded,
+        )
+        return actor, log
 
     def _take_weights(self, state: Mapping[str, object]) -> None:
         """Starts at step 0 with another run's weights; what else it met with stays with it."""
@@ -301,6 +307,13 @@ class Behavior:
         update, self.update = self.update, None
         self._is_between_updates = True
         return update.settle() if update.is_carried_out else None
+
+    def take_rollout(self) -> tuple[Rollout, torch.Tensor]:
+        """Empties the step log into a rollout without rewards; gives the simulator's reward too."""
+        own, memory = self.settings, self.settings.network_settings.memory
+        length = None if memory is None else memory.sequence_length
+        whole = own.hyperparameters.needs_whole_episodes
+        return take(self.log, own.time_horizon, self.device, length, whole)
 
     def new_algorithm(self, seed: int) -> Algorithm:
         """Builds the algorithm around the policy, with what is left of the learning rate."""

@@ -15,7 +15,7 @@ from trainer.checkpoint import DIVERGED
 from trainer.divergence import LOWER, Before, DivergedError, Divergence, broken_part, dump_rollout
 from trainer.rollout.policy_lag import PolicyLag, complete_rows, lag_of
 from trainer.rollout.rollout import Rollout
-from trainer.rollout.segments import finished_segments, take
+from trainer.rollout.segments import finished_segments
 
 if TYPE_CHECKING:
     from trainer.behavior import Behavior
@@ -37,14 +37,7 @@ class BehaviorUpdate:
             if whole_episodes:
                 rows = finished_segments(behavior.log, settings.time_horizon).rows
             self._lag = lag_of(behavior.log, rows, behavior.num_updates)
-        memory = settings.network_settings.memory
-        self._rollout, self._simulator_reward = take(
-            behavior.log,
-            settings.time_horizon,
-            behavior.device,
-            None if memory is None else memory.sequence_length,
-            whole_episodes,
-        )
+        self._rollout, self._simulator_reward = behavior.take_rollout()
 
     def carry_out(self) -> None:
         """Changes the weights, or leaves them as they were if that fails.

@@ -26,6 +26,7 @@ class Origin(Enum):
     STARTED = "started"  # by the trainer, as many as are asked for
     EDITOR = "editor"  # the Unity Editor, of which there is one
     ELSEWHERE = "elsewhere"  # other machines start them
+    WITHIN = "within"  # environments in the trainer's process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ def _more_simulators(interval: Interval, given: Circumstances) -> str | None:
     """Advises as many simulators as there are cores and memory for, if that is more."""
     if given.origin is Origin.EDITOR:
         return "one Unity Editor is all there can be; a build (--env) can be started several times"
-    if given.origin is Origin.ELSEWHERE or given.is_counted:
+    if given.origin in (Origin.ELSEWHERE, Origin.WITHIN) or given.is_counted:
         return None
     if given.num_given_up:
         words = "simulator was" if given.num_given_up == 1 else "simulators were"

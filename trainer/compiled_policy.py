@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.batch import Observations
+from envs.batch import Choices, Observations
 from envs.graph_policy import (
     RECURRENT_IN,
     RECURRENT_OUT,
@@ -71,6 +71,22 @@ class CompiledPolicy:
         deterministic: bool = False,
         memory: NDArray[np.float32] | None = None,
     ) -> Action:
+        """Chooses as `choose` does; gives tensors."""
+        choices, carried = self.choose(obs, mask, deterministic, memory)
+        return Action(
+            torch.from_numpy(choices.continuous),
+            torch.from_numpy(choices.discrete),
+            torch.from_numpy(choices.log_probs),
+            carried,
+        )
+
+    def choose(
+        self,
+        obs: Sequence[Observations],
+        mask: NDArray[np.bool_] | None,
+        deterministic: bool = False,
+        memory: NDArray[np.float32] | None = None,
+    ) -> tuple[Choices, torch.Tensor | None]:
         """Chooses an action for each row; the mean and the likeliest branch if `deterministic`.
 
         Args:
@@ -78,6 +94,9 @@ class CompiledPolicy:
             mask: (N, L), True = allowed; None without branches.
             deterministic: choose instead of draw.
             memory: (N, W) what the agents carry, 0 at first; only with memory.
+
+        Returns:
+            What was chosen, and, with memory, what the agents carry on, (N, W).
         """
         size = self._policy.memory_size
         of_actor = None if memory is None else memory[:, None, :size]  # (N, 1, M)
@@ -85,12 +104,7 @@ class CompiledPolicy:
         carried = None
         if memory is not None and kept is not None:
             carried = self._carried_on(kept, obs, memory)
-        return Action(
-            torch.from_numpy(choices.continuous),
-            torch.from_numpy(choices.discrete),
-            torch.from_numpy(choices.log_probs),
-            carried,
-        )
+        return choices, carried
 
     def _carried_on(
         self,

@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as NotInTimeError
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, Full, Queue
+from queue import Full, Queue
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -264,11 +264,8 @@ class Control:
 
     def take(self) -> Iterator[Command]:
         """Gives the commands that wait; each has to be replied to."""
-        while True:
-            try:
-                command = self._queue.get_nowait()
-            except Empty:
-                return
+        while not self._queue.empty():  # nobody else takes any
+            command = self._queue.get_nowait()
             if command.reply.set_running_or_notify_cancel():  # else nobody waits any more
                 yield command
 

@@ -18,9 +18,13 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from envs.errors import SimulatorError
 from trainer.config.settings import EDITOR_PORT, TorchSettings
+
+if TYPE_CHECKING:
+    from envs.fleet import FleetPlan
 
 OLDEST_PYTHON = (3, 11)
 STEPS_WITH_SIMULATOR = 50
@@ -45,6 +49,7 @@ NEEDED = (
     "rich",
 )
 TINY = (sys.executable, "-m", "envs.testing.tiny")
+IN_PROCESS_ENV = "CartPole-v1"  # which Gymnasium itself brings
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
@@ -78,6 +83,8 @@ def examine(results_dir: Path) -> Iterator[Finding]:
     yield editor_port(EDITOR_PORT)
     yield ml_agents()
     yield simulator(TINY)
+    if installed("gymnasium") is not None:
+        yield in_process()
 
 
 def python(running: Sequence[int]) -> Finding:
@@ -241,6 +248,23 @@ def simulator(command: tuple[str, ...], wait_s: float = START_WAIT_S) -> Finding
     return Finding("Simulator", Verdict.GOOD, found)
 
 
+def in_process() -> Finding:
+    """Plays some steps in this process, as `num_envs: 0` does."""
+    try:
+        from envs.fleet import FleetPlan
+        from envs.in_process.copies import InProcessPlan
+
+        plan = FleetPlan(launch=None, in_process=InProcessPlan(env=IN_PROCESS_ENV))
+        _, step_s = play_plan(plan)
+    except ImportError as error:
+        return broken("In process", error)
+    except SimulatorError as error:
+        advice = "Gymnasium environments still run in simulator processes: --num-envs 1."
+        return Finding("In process", Verdict.WARNING, str(error), advice)
+    found = f"{IN_PROCESS_ENV} takes {step_s * 1000:.2f} ms for a step with --num-envs 0"
+    return Finding("In process", Verdict.GOOD, found)
+
+
 def broken(subject: str, error: ImportError) -> Finding:
     """Says that a library is there, but cannot be used."""
     advice = "Install the libraries again: pip install --upgrade --force-reinstall ppo-train"
@@ -254,13 +278,20 @@ def play(command: tuple[str, ...], wait_s: float, logs_dir: Path) -> tuple[float
     Raises:
         SimulatorError: the simulator was lost.
     """
-    from envs.fleet import Fleet, FleetPlan, LaunchPlan, SimulatorLoss
+    from envs.fleet import FleetPlan, LaunchPlan
 
     launch = LaunchPlan(command=command, kind="gym")
-    plan = FleetPlan(launch=launch, timeout_wait_s=wait_s, logs_dir=logs_dir)
+    return play_plan(FleetPlan(launch=launch, timeout_wait_s=wait_s, logs_dir=logs_dir))
+
+
+def play_plan(plan: FleetPlan) -> tuple[float, float]:
+    """Does what `play` does, with any kind of simulators."""
+    from envs.fleet import SimulatorLoss
+    from envs.registry import open_simulators
+
     started = time.perf_counter()
     first = started
-    with Fleet(plan) as fleet:
+    with open_simulators(plan) as fleet:
         for step in range(STEPS_WITH_SIMULATOR):
             for item in fleet.recv():
                 if isinstance(item, SimulatorLoss):

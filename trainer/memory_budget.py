@@ -99,15 +99,14 @@ def memory_budget(
     """
     hyperparameters = settings.hyperparameters
     num_rows = hyperparameters.buffer_size
-    row_bytes = log.num_bytes // log.capacity
-    step_log = num_rows * row_bytes
+    of_log = log.row_bytes
+    step_log = num_rows * sum(of_log.values())
     is_on_cpu = next(policy.parameters()).device.type == "cpu"
     if not is_training:
         return MemoryBudget(num_rows, step_log, 0, 0, 0, 0, is_on_cpu)
 
     num_signals = len(settings.reward_signals)
-    of_log = {name: column[:1].nbytes for name, column in log.columns.items()}
-    obs_bytes = sum(of_log[f"obs_{i}"] for i in range(log.num_sensors))
+    obs_bytes = sum(of_log[f"obs_{i}"] for i in range(len(spec.observation_specs)))
     actions = ("continuous", "discrete", "log_probs", "action_mask")
     action_bytes = sum(of_log.get(name, 0) for name in actions)
     # Each segment brings along what follows it.

@@ -12,6 +12,7 @@ Letters: B rows, C continuous action size, K discrete branches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.metadata import version
 
 import onnx
@@ -63,6 +64,12 @@ def build_critic_memory(policy: ActorCritic) -> onnx.ModelProto:
     return _model_of(graph)
 
 
+@lru_cache
+def _own_version() -> str:
+    # Reading the installed package's metadata takes longer than building a small policy's graph.
+    return version("ppo-train")
+
+
 def _model_of(graph: Graph) -> onnx.ModelProto:
     proto = helper.make_graph(
         graph.nodes, "policy", graph.inputs, graph.outputs, graph.initializers
@@ -70,7 +77,7 @@ def _model_of(graph: Graph) -> onnx.ModelProto:
     model = helper.make_model(
         proto,
         producer_name="ppo-train",
-        producer_version=version("ppo-train"),
+        producer_version=_own_version(),
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
     model.ir_version = IR_VERSION

@@ -20,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from envs.batch import Int64
-from envs.fleet import Assignment, Fleet, SimulatorMessage
+from envs.fleet import Assignment, SimulatorMessage
+from envs.simulators import Simulators
 from envs.spec import parse_behavior_id
 from trainer.behavior import Behavior
 from trainer.config.errors import UserError
@@ -65,7 +66,7 @@ class _Player:
 class Placement:
     """Decides where agents act, and assigns; knows the simulators that do."""
 
-    def __init__(self, act_at: ActAt, fleet: Fleet, behaviors: Mapping[str, Behavior]) -> None:
+    def __init__(self, act_at: ActAt, fleet: Simulators, behaviors: Mapping[str, Behavior]) -> None:
         """Begins in the trainer, except with `simulator`.
 
         Args:

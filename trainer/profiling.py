@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import trainer.behavior_update
 from envs.batch import Actions
 from envs.bridge.simulator import Event, FleetPlan, State
 from envs.fleet import Assignment, Fleet, SimulatorLoss, SimulatorMessage
+from envs.simulators import Simulators
 from envs.spec import BehaviorSpec
 from trainer.config.settings import (
     CheckpointSettings,
@@ -30,7 +30,6 @@ from trainer.config.settings import (
 )
 from trainer.reporter import Reporter
 from trainer.rollout.minibatch import Minibatch
-from trainer.rollout.segments import take
 from trainer.run import Run
 from trainer.simulator_count import first_count
 from trainer.span_trace import SpanTrace
@@ -177,15 +176,16 @@ class ProfiledRun(Run):
         self._torch_trace = torch_trace
         self._next_count_s = 0.0
 
-    def open_fleet(self, plan: FleetPlan) -> Fleet:
-        """Gives a fleet that records."""
-        return TracedFleet(plan, self.trace)
+    def open_fleet(self, plan: FleetPlan) -> Simulators:
+        """Gives a fleet that records; environments in this process have no turns of their own."""
+        return super().open_fleet(plan) if plan.in_process else TracedFleet(plan, self.trace)
 
     def _build(self, name: str, spec: BehaviorSpec) -> None:
         with self.trace.span("build", LOOP):
             super()._build(name, spec)
         behavior = self.behaviors[name]
         self._watch(behavior, "decide", "inference")
+        self._watch(behavior, "take_rollout", "take")
         self._watch(behavior.policy, "update_normalizer", "normalizer")
         self._watch(behavior.algorithm, "update", "update", self._with_torch_trace)
 
@@ -249,24 +249,18 @@ class ProfiledRun(Run):
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Inside the block what all behaviours share is recorded, too: rollouts and epochs."""
+        """Inside the block what all behaviours share is recorded, too: epochs."""
         trace, shuffled = self.trace, Minibatch.shuffled
-
-        def watched_take(*words: Any, **more: Any) -> Any:
-            with trace.span("take", LOOP):
-                return take(*words, **more)
 
         def watched_epoch(batch: Minibatch, *words: Any, **more: Any) -> Iterator[Minibatch]:
             with trace.span("epoch", self._track()):
                 yield from shuffled(batch, *words, **more)
 
-        setattr(trainer.behavior_update, "take", watched_take)  # noqa: B010  # mypy: not exported
         setattr(Minibatch, "shuffled", watched_epoch)  # noqa: B010  # mypy: it is a method
         try:
             with trace.span(RUN, LOOP):
                 yield
         finally:
-            setattr(trainer.behavior_update, "take", take)  # noqa: B010
             setattr(Minibatch, "shuffled", shuffled)  # noqa: B010
 
     def table(self) -> Iterator[str]:

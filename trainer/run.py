@@ -12,7 +12,8 @@ import torch
 
 from envs.batch import Actions, Decisions
 from envs.errors import SimulatorClosedError, SimulatorError
-from envs.fleet import DroppedEpisode, Fleet, FleetPlan, SimulatorLoss, SimulatorMessage
+from envs.fleet import DroppedEpisode, FleetPlan, SimulatorLoss, SimulatorMessage
+from envs.simulators import Simulators
 from envs.spec import BehaviorSpec, parse_behavior_id
 from trainer.allocator import MemoryReturn, keep_large_blocks_apart
 from trainer.behavior import Behavior
@@ -36,9 +37,10 @@ from trainer.run_report import RunReport
 from trainer.run_start import act_at, introduce, resumed_or_started, with_seed
 from trainer.run_storage import RunStorage
 from trainer.simulator_count import SimulatorCount
-from trainer.simulators import plan_fleet, waiting_words
+from trainer.simulators import open_simulators, plan_fleet, waiting_words
 from trainer.stopping import StopRequest
 from trainer.timers import BRIDGE, INFERENCE, SAVING, SIMULATORS, Timers
+from trainer.torch_vector.behavior import behavior_type
 from trainer.updates import Updates
 
 POLL_S = 0.5  # how long the loop may wait for simulators before it looks at signals again
@@ -140,9 +142,9 @@ class Run:
                 self._save_all()
         return outcome
 
-    def open_fleet(self, plan: FleetPlan) -> Fleet:
+    def open_fleet(self, plan: FleetPlan) -> Simulators:
         """Gives the simulators of the run, not started yet."""
-        return Fleet(plan)
+        return open_simulators(plan)
 
     def _save_in_spite(self) -> None:
         """Saves what can be saved on the way out; why the run ends is more than what fails now."""
@@ -332,7 +334,7 @@ class Run:
                 f"'{name}' acts with weights that nobody has trained. Add --resume to act as "
                 f"this run has learnt to, or --initialize-from for another run."
             )
-        behavior = Behavior(
+        behavior = behavior_type(self.settings)(
             name,
             spec,
             self.settings.for_behavior(name),

@@ -119,9 +119,11 @@ def with_seed(settings: RunSettings) -> RunSettings:
 def act_at(settings: RunSettings) -> ActAt:
     """Says where agents are to act: a run that learns nothing, or has to repeat, asks the trainer.
 
-    When simulators that act would tell what they did depends on the time.
+    When simulators that act would tell what they did depends on the time. Environments in the
+    trainer's process have no round trip to save.
     """
-    if settings.reproducible or settings.checkpoint_settings.inference:
+    env, is_alone = settings.env_settings, settings.checkpoint_settings.inference
+    if settings.reproducible or is_alone or env.is_in_process:
         return "trainer"
     return settings.env_settings.act_at
 

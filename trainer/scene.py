@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from envs.errors import SimulatorError
-from envs.fleet import Fleet, FleetPlan, SimulatorLoss, SimulatorMessage
+from envs.fleet import FleetPlan, SimulatorLoss, SimulatorMessage
 from envs.spec import (
     BehaviorSpec,
     DimensionProperty,
@@ -23,7 +23,7 @@ from envs.spec import (
 from trainer.config.problems import nearest, one_of
 from trainer.config.sensor_limits import objection_to_goal, objection_to_image
 from trainer.config.settings import ListenSettings, NetworkSettings, RunSettings
-from trainer.simulators import plan_fleet
+from trainer.simulators import open_simulators, plan_fleet
 
 # Behaviours appear when their first agent asks for a decision, which may be some steps late.
 STEPS_WITHOUT_NEWS = 30
@@ -86,7 +86,7 @@ def watch(plan: FleetPlan) -> Scene:
         SimulatorError: it was lost.
     """
     scene, quiet = Scene(), 0
-    with Fleet(plan) as fleet:
+    with open_simulators(plan, on_device=False) as fleet:
         while quiet < STEPS_WITHOUT_NEWS:
             for item in fleet.recv():
                 if isinstance(item, SimulatorLoss):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envs.errors import SimulatorDidNotStartError
+from envs.fleet import Fleet
 from trainer import machine
 from trainer.atomic_file import atomic_write
 from trainer.config.listen_settings import LARGEST_PORT
@@ -180,6 +181,12 @@ class SimulatorCount:
                 f"num_envs auto: {_simulators(known)}, as this run has measured on this machine."
             )
 
+    @property
+    def _fleet(self) -> Fleet:
+        fleet = self._run.fleet
+        assert isinstance(fleet, Fleet), "only processes are counted"
+        return fleet
+
     # ---- what happens to simulators ---------------------------------------------------------
 
     def begin_anew(self) -> None:
@@ -204,7 +211,7 @@ class SimulatorCount:
         self._leaving.discard(simulator)
         self._newcomers.discard(simulator)
         self._run.placement.lose(simulator)
-        for name, lanes in self._run.fleet.dismiss(simulator).items():
+        for name, lanes in self._fleet.dismiss(simulator).items():
             if name in self._run.behaviors:
                 self._run.behaviors[name].abandon(lanes)
 
@@ -223,7 +230,7 @@ class SimulatorCount:
         run = self._run
         if self._leaving or run.is_paused or run.placement.is_open or not run.behaviors:
             return None
-        if any(run.placement.heard[number] < SETTLED for number in run.fleet.alive):
+        if any(run.placement.heard[number] < SETTLED for number in self._fleet.alive):
             return None
         collecting_s = run.timers.collecting_s
         if self._warm_s is None:
@@ -241,7 +248,7 @@ class SimulatorCount:
 
     def _obstacle(self, idle: float | None) -> str | None:
         """Says why there cannot be more simulators; None: there can."""
-        fleet, env = self._run.fleet, self._run.settings.env_settings
+        fleet, env = self._fleet, self._run.settings.env_settings
         more = _stride(self._goal)
         if idle is not None and idle < LEAST_IDLE:
             return CORES
@@ -270,7 +277,7 @@ class SimulatorCount:
             self._note()
 
     def _resize(self) -> None:
-        fleet = self._run.fleet
+        fleet = self._fleet
         self._newcomers.clear()
         staying = [number for number in fleet.alive if number not in self._leaving]
         while len(staying) < self._goal:

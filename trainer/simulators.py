@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+from envs import registry
 from envs.fleet import EngineConfiguration, FleetPlan, Sampler, SamplerKind
-from envs.registry import resolve
+from envs.in_process.copies import InProcessPlan
+from envs.registry import resolve, resolve_in_process
+from envs.simulators import Simulators
 from envs.tls import address_words, is_every_address
 from trainer.config.samplers import (
     ConstantSampler,
@@ -17,7 +20,7 @@ from trainer.config.samplers import (
     UniformSampler,
     derived_seed,
 )
-from trainer.config.settings import EDITOR_PORT, RunSettings
+from trainer.config.settings import EDITOR_PORT, TORCH, RunSettings
 from trainer.listening import simulator_door
 from trainer.simulator_count import first_count
 
@@ -41,21 +44,44 @@ def plan_fleet(
     """
     env, engine = settings.env_settings, settings.engine_settings
     names = list(settings.behaviors)
-    launch = resolve(
-        env.env_path,
-        env_args=env.env_args or (),
-        num_areas=env.num_areas,
-        env_kwargs=env.env_kwargs,
-        env_wrappers=env.env_wrappers,
-        behavior_name=names[0] if len(names) == 1 else None,
-        no_graphics=engine.no_graphics,
-        no_graphics_monitor=engine.no_graphics_monitor,
-        video=video,
-    )
+    behavior_name = names[0] if len(names) == 1 else None
+    launch = in_process = None
+    if env.is_on_device:
+        assert env.env_path is not None
+        in_process = InProcessPlan(
+            env=env.env_path.removeprefix(TORCH),
+            kwargs=dict(env.env_kwargs),
+            behavior_name=behavior_name,
+            device=settings.torch_settings.device or "auto",
+        )
+    elif env.is_in_process:
+        assert env.env_path is not None
+        in_process = resolve_in_process(
+            env.env_path,
+            env_args=env.env_args or (),
+            env_kwargs=env.env_kwargs,
+            env_wrappers=env.env_wrappers,
+            behavior_name=behavior_name,
+            video=video,
+        )
+    else:
+        launch = resolve(
+            env.env_path,
+            env_args=env.env_args or (),
+            num_areas=env.num_areas,
+            env_kwargs=env.env_kwargs,
+            env_wrappers=env.env_wrappers,
+            behavior_name=behavior_name,
+            no_graphics=engine.no_graphics,
+            no_graphics_monitor=engine.no_graphics_monitor,
+            video=video,
+        )
     listen = settings.listen_settings
-    is_guarded = launch is None and listen.is_guarded
+    is_editor = launch is None and in_process is None
+    is_guarded = is_editor and listen.is_guarded
     return FleetPlan(
         launch=launch,
+        in_process=in_process,
         door=simulator_door(listen, logs_dir) if is_guarded else None,
         num_simulators=first_count(settings, logs_dir),
         seed=seed,
@@ -67,7 +93,7 @@ def plan_fleet(
         restart_delay_s=env.restart_delay_s,
         max_bad_episodes=env.max_bad_episodes,
         behaviors=None if settings.default_settings is not None else frozenset(settings.behaviors),
-        base_port=EDITOR_PORT if launch is None and env.base_port is None else env.base_port,
+        base_port=EDITOR_PORT if is_editor and env.base_port is None else env.base_port,
         engine=EngineConfiguration(
             width=engine.width,
             height=engine.height,
@@ -82,9 +108,27 @@ def plan_fleet(
     )
 
 
+def open_simulators(plan: FleetPlan, *, on_device: bool = True) -> Simulators:
+    """Gives the simulators of a plan; use them as a context manager.
+
+    Args:
+        plan: from `plan_fleet`.
+        on_device: environments on tensors say and hear tensors (`TensorTurn`); else columns, as
+            everybody else.
+
+    Raises:
+        SimulatorDidNotStartError: environments in this process cannot be built.
+    """
+    if plan.in_process is None or plan.in_process.device is None:
+        return registry.open_simulators(plan)
+    from trainer.torch_vector import copies, fleet  # torch, which simulator hosts have not
+
+    return fleet.TorchFleet(plan) if on_device else copies.open_as_columns(plan)
+
+
 def waiting_words(plan: FleetPlan) -> str | None:
     """Says who is waited for, and how it comes in; None: nobody that the trainer does not start."""
-    if plan.launch is not None:
+    if plan.is_ours:
         return None
     port = plan.base_port
     if plan.door is None:

@@ -148,7 +148,9 @@ class SpeedWatch:
         run, env = self._run, self._run.settings.env_settings
         judged = verdict(interval.shares)
         origin = Origin.STARTED
-        if env.env_path is None:
+        if env.is_in_process:
+            origin = Origin.WITHIN
+        elif env.env_path is None:
             is_guarded = run.settings.listen_settings.is_guarded
             origin = Origin.ELSEWHERE if is_guarded else Origin.EDITOR
         unthreaded: list[str] = []
@@ -169,7 +171,7 @@ class SpeedWatch:
     def _could_act(self) -> bool:
         """Whether simulators could act for themselves, but the settings forbid it."""
         run, env = self._run, self._run.settings.env_settings
-        if env.act_at != "trainer" or run.lockstep or not run.is_training:
+        if env.act_at != "trainer" or env.is_in_process or run.lockstep or not run.is_training:
             return False
         is_gym = env.env_path is not None and env.env_path.startswith("gym:")
         return is_gym and all(b.actor.graph is not None for b in run.behaviors.values())

@@ -61,7 +61,15 @@ class Updates:
 
     def is_beside(self, settings: BehaviorSettings) -> bool:
         """Whether a behaviour is to learn beside collection."""
-        return settings.threaded and self._run.is_training and not self._run.lockstep
+        return settings.threaded and self._run.is_training and self._in_turn() is None
+
+    def _in_turn(self) -> str | None:
+        """Says why no update of this run can be beside collection; None: they can."""
+        if self._run.lockstep:
+            return "the run is reproducible"
+        if self._run.settings.env_settings.is_on_device:
+            return "its environments act with the very weights that learn"
+        return None
 
     def meet(self, behavior: Behavior) -> None:
         """Says how a behaviour that asks for `threaded` will learn, and gets ready for it."""
@@ -70,8 +78,8 @@ class Updates:
             return
         if not behavior.is_threaded:
             run.reporter.info(
-                f"Behavior '{behavior.name}' is threaded, but the run is reproducible: its updates "
-                f"run in turn with collection."
+                f"Behavior '{behavior.name}' is threaded, but {self._in_turn()}: its updates run "
+                f"in turn with collection."
             )
             return
         if self._learner is None:

@@ -40,27 +40,33 @@ def main() -> None:
     parser.add_argument("--env", required=True)
     parser.add_argument("--vectorization", choices=["dummy", "subproc"], required=True)
     parser.add_argument("--updates", type=int, required=True)
+    parser.add_argument("--num-steps", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--num-epoch", type=int, default=10)
+    parser.add_argument("--hidden-units", type=int, default=64)
+    parser.add_argument("--num-layers", type=int, default=2)
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     kind = DummyVecEnv if options.vectorization == "dummy" else SubprocVecEnv
     envs = make_vec_env(options.env, n_envs=8, seed=1, vec_env_cls=kind)
+    layers = [options.hidden_units] * options.num_layers
     model = PPO(
         "MlpPolicy",
         VecNormalize(envs, norm_obs=True, norm_reward=False),
-        n_steps=256,
-        batch_size=64,
-        n_epochs=10,
+        n_steps=options.num_steps,
+        batch_size=options.batch_size,
+        n_epochs=options.num_epoch,
         learning_rate=3e-4,
         device="cpu",
         seed=1,
         policy_kwargs={
-            "net_arch": {"pi": [64, 64], "vf": [64, 64]},
+            "net_arch": {"pi": layers, "vf": layers},
             "activation_fn": torch.nn.Tanh,
         },
     )
     clock = Clock()
-    model.learn((1 + options.updates) * 2048, callback=clock)
+    model.learn((1 + options.updates) * 8 * options.num_steps, callback=clock)
     ended_s = time.perf_counter()
     began_s, steps_before = clock.rollouts[1]
     episodes = [episode["r"] for episode in model.ep_info_buffer or ()]

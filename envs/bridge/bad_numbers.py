@@ -8,10 +8,12 @@ Letters: N agents of a message.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.batch import Actions, Bool, Choices, Int32, Int64
 
@@ -87,6 +89,28 @@ class IgnoredAgents:
         """Gives what was chosen for those that are heard, of choices for all that waited."""
         heard, self.heard = self.heard, None
         return choices if heard is None else choices.some(heard)
+
+
+def words_for_bad(
+    behavior_id: str, agent_id: int, named: Sequence[tuple[str, NDArray[Any]]]
+) -> str:
+    """Says which number of an agent is not finite.
+
+    Args:
+        behavior_id: of the agent.
+        agent_id: its number.
+        named: everything that it has sent, with its name.
+    """
+    for name, numbers in named:
+        flat = numbers.reshape(-1)
+        bad = np.flatnonzero(~np.isfinite(flat))
+        if len(bad):
+            return (
+                f"behaviour {behavior_id!r}, agent {agent_id}: {name} "
+                f"holds {flat[bad[0]]} at index {bad[0]}, a finite number is expected. "
+                "Look for a division by zero or a physics blow-up in the simulator."
+            )
+    raise ValueError(f"every number of agent {agent_id} is finite")
 
 
 def _bad(table: AgentTable | None) -> Bool:

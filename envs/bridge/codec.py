@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from envs.batch import Actions, Bool, Float32, Int32, Observations, Uint8
-from envs.bridge import images, limits
+from envs.bridge import bad_numbers, images, limits
 from envs.bridge.images import CompressedImage, ImageError
 from envs.bridge.layout import (
     AGENT_ID,
@@ -300,16 +300,8 @@ class AgentDecoder:
         names = [f"sensor {o.name!r}" for o in self._spec.observation_specs]
         named = [*zip(names, table.obs, strict=True)]
         named += [("the reward", table.reward), ("the group reward", table.group_reward)]
-        for name, column in named:
-            flat = column[row].reshape(-1)
-            bad = np.flatnonzero(~np.isfinite(flat))
-            if len(bad):
-                return (
-                    f"behaviour {self._behavior_id!r}, agent {int(table.agent_id[row])}: {name} "
-                    f"holds {flat[bad[0]]} at index {bad[0]}, a finite number is expected. "
-                    "Look for a division by zero or a physics blow-up in the simulator."
-                )
-        raise ValueError(f"every number of row {row} is finite")
+        of_row = [(name, column[row]) for name, column in named]
+        return bad_numbers.words_for_bad(self._behavior_id, int(table.agent_id[row]), of_row)
 
 
 def decode_lists(data: bytes, decoders: Mapping[str, AgentDecoder], num_steps: int) -> list[Tables]:

@@ -31,6 +31,7 @@ from envs.errors import BadDataError
 if TYPE_CHECKING:
     from envs.batch import Actions
     from envs.bridge.assignments import Assignment
+    from envs.in_process.copies import InProcessPlan
     from envs.lanes import LaneTable
 
 # The editor's own port in ML-Agents; executables begin one above it.
@@ -42,6 +43,7 @@ class FleetPlan:
     """Everything a fleet has to know; words as in the YAML."""
 
     launch: LaunchPlan | None  # None = wait for the Unity Editor on `base_port`
+    in_process: InProcessPlan | None = None  # instead: environments in the trainer's process
     num_simulators: int = 1
     seed: int = 0  # simulator i gets seed + i
     num_areas: int = 1
@@ -58,6 +60,11 @@ class FleetPlan:
     lockstep: bool = False
     door: Door | None = None  # for simulators of other machines; None = loopback, without TLS
     behaviors: frozenset[str] | None = None  # names that there are settings for; None = any
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether simulators are the trainer's to start."""
+        return self.launch is not None or self.in_process is not None
 
     def require_expected(self, name: str) -> None:
         """Raises BadDataError for a behaviour that there are no settings for."""

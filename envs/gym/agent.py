@@ -82,6 +82,12 @@ class Parameters:
         self._is_outdated = [False] * len(envs)
         self._has_warned = False
 
+    def replace(self, index: int, env: Env) -> None:
+        """Hands an environment that was built anew everything before its first reset."""
+        has_setter = env.has_wrapper_attr("set_parameters")
+        self._setters[index] = env.get_wrapper_attr("set_parameters") if has_setter else None
+        self._is_outdated[index] = bool(self._values)
+
     def receive(self, values: Mapping[str, float | Sampler]) -> None:
         """Takes what the trainer sent; every environment gets it at its next reset."""
         if not values:

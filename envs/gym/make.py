@@ -10,9 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import gymnasium
+from gymnasium.vector import VectorEnv
 
 from envs.errors import SimulatorDidNotStartError
 from envs.gym.packages import newest_version, register_installed, register_package_of
@@ -33,13 +35,12 @@ def make_env(env: str, kwargs: Mapping[str, Any]) -> Env:
         SimulatorDidNotStartError: nothing of that name, or it could not be built.
     """
     build = _builder(env)
-    try:
-        built = build(**kwargs)
-    except Exception as error:
+    if _is_vector_env(build):
         raise SimulatorDidNotStartError(
-            f"gym:{env} could not be built with {json.dumps(dict(kwargs), default=str)}: "
-            f"{type(error).__name__}: {error}. {_advice(env, build, kwargs, error)}"
-        ) from error
+            f"gym:{env} is a gymnasium.vector.VectorEnv, many environments in one; simulator "
+            f"processes hold single ones. Run it in the trainer's process: --num-envs 0."
+        )
+    built = _built(env, build, build, kwargs)
     if not isinstance(built, gymnasium.Env):
         raise SimulatorDidNotStartError(
             f"gym:{env} gave a {type(built).__module__}.{type(built).__name__}, expected a "
@@ -47,6 +48,51 @@ def make_env(env: str, kwargs: Mapping[str, Any]) -> Env:
             f"has to be wrapped first (pip install shimmy)."
         )
     return built
+
+
+def make_vector_env(
+    env: str, num_envs: int, kwargs: Mapping[str, Any]
+) -> VectorEnv[Any, Any, Any] | None:
+    """Builds many environments in one, where there is such an implementation; else gives None.
+
+    Args:
+        env: an id that is registered with a `vector_entry_point`, or a class derived from
+            `VectorEnv` that takes `num_envs`.
+        num_envs: how many.
+        kwargs: further arguments of the constructor.
+
+    Raises:
+        SimulatorDidNotStartError: nothing of that name, or it could not be built.
+    """
+    found = _builder(env)
+    build: Callable[..., Any]
+    if isinstance(found, partial):
+        spec = gymnasium.registry[found.args[0]]
+        if spec.vector_entry_point is None or spec.additional_wrappers:
+            return None
+        build = partial(gymnasium.make_vec, spec.id, vectorization_mode="vector_entry_point")
+    elif _is_vector_env(found):
+        build = found
+    else:
+        return None
+    built: VectorEnv[Any, Any, Any] = _built(env, found, partial(build, num_envs=num_envs), kwargs)
+    return built
+
+
+def _is_vector_env(build: Callable[..., Any]) -> bool:
+    return isinstance(build, type) and issubclass(build, VectorEnv)
+
+
+def _built(
+    env: str, found: Callable[..., Any], build: Callable[..., Any], kwargs: Mapping[str, Any]
+) -> Any:
+    try:
+        return build(**kwargs)
+    except Exception as error:
+        raise SimulatorDidNotStartError(
+            f"gym:{env} could not be built with {json.dumps(dict(kwargs), default=str)}: "
+            f"{type(error).__name__}: {error}. {_advice(env, found, kwargs, error)}"
+        ) from error
 
 
 def _builder(env: str) -> Callable[..., Any]:
@@ -86,11 +132,8 @@ def _builder(env: str) -> Callable[..., Any]:
 
 
 def _registered(env: str) -> Callable[..., Any]:
-    def build(**kwargs: Any) -> Any:
-        # The checker looks at every step's data again; it costs more than CartPole itself.
-        return gymnasium.make(env, disable_env_checker=True, **kwargs)
-
-    return build
+    # The checker looks at every step's data again; it costs more than CartPole itself.
+    return partial(gymnasium.make, env, disable_env_checker=True)
 
 
 def _is_module(name: str) -> bool:

@@ -25,18 +25,29 @@ MASK_METHOD = "action_masks"
 class ActionMasks:
     """Reads the masks of K environments."""
 
-    def __init__(self, envs: Sequence[Env], branches: Sequence[int]) -> None:
-        """Looks for the method; `branches` are the sizes of the action's branches."""
-        self._asks: list[Callable[[], Any] | None] = [
-            env.get_wrapper_attr(MASK_METHOD) if env.has_wrapper_attr(MASK_METHOD) else None
-            for env in envs
-        ]
+    def __init__(self, envs: Sequence[Env | None], branches: Sequence[int]) -> None:
+        """Looks for the method; `branches` are the sizes of the action's branches.
+
+        Those that are None only have `info`.
+        """
+        self._asks: list[Callable[[], Any] | None] = [None] * len(envs)
+        for index, env in enumerate(envs):
+            if env is not None:
+                self.replace(index, env)
         self._size = sum(branches)
         self._starts = np.cumsum([0, *branches[:-1]])
 
-    def are_given(self, infos: Sequence[Mapping[str, Any]]) -> bool:
-        """Tells, from what the first resets have said, whether there are masks."""
-        return self._asks[0] is not None or any(MASK_KEY in info for info in infos)
+    def replace(self, index: int, env: Env) -> None:
+        """Asks an environment that was built anew from now on."""
+        has_method = env.has_wrapper_attr(MASK_METHOD)
+        self._asks[index] = env.get_wrapper_attr(MASK_METHOD) if has_method else None
+
+    def are_given(self, infos: Sequence[Mapping[str, Any]], index: int = 0) -> bool:
+        """Tells, from what the first resets have said, whether there are masks.
+
+        `index` is that of any environment among them.
+        """
+        return self._asks[index] is not None or any(MASK_KEY in info for info in infos)
 
     def forbidden(self, index: int, info: Mapping[str, Any]) -> Bool:
         """Gives what environment `index` forbids now, (L,).

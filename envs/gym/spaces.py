@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ class Sensor:
     path: tuple[Any, ...]  # keys that lead from the whole observation to this part
     write: Write  # (part of the observation, destination of this shape)
     dtype: str = "float32"
+    flat: tuple[int, ...] | None = None  # shape of a part that is only flattened; None: more
 
     def spec(self, *, has_channels_last: bool) -> ObservationSpec:
         """Describes the sensor; where an image's channels are to be depends on the trainer."""
@@ -95,6 +96,31 @@ class ObservationLayout:
             for key in sensor.path:
                 part = part[key]
             sensor.write(part, row)
+
+    def write_all(self, obs: Any, columns: Sequence[Observations], rows: Iterable[int]) -> None:
+        """Writes observations of many environments, batched as Gymnasium's vector spaces are.
+
+        Args:
+            obs: of all environments, the leading axis of every part.
+            columns: one destination per sensor, (environments, *shape) each.
+            rows: which to write where a part needs more than being flattened.
+        """
+        for sensor, column in zip(self.sensors, columns, strict=True):
+            part = obs
+            for key in sensor.path:
+                part = part[key]
+            if sensor.flat is not None:
+                array = np.asarray(part)
+                if array.shape != (len(column), *sensor.flat):
+                    raise BadDataError(
+                        f"Observations {sensor.name} have shape {array.shape}, but the "
+                        f"environments' observation space says {(len(column), *sensor.flat)}. "
+                        f"Correct the space or the observations."
+                    )
+                column[...] = array.reshape(column.shape)
+            else:
+                for row in rows:
+                    sensor.write(part[row], column[row])
 
 
 def _sensors(space: Space[Any], name: str, path: tuple[Any, ...]) -> Iterator[Sensor]:
@@ -174,7 +200,7 @@ def _flat_sensor(shape: tuple[int, ...], name: str, path: tuple[Any, ...]) -> Se
             )
         row[...] = array.reshape(-1)
 
-    return Sensor(name, (math.prod(shape),), path, write)
+    return Sensor(name, (math.prod(shape),), path, write, flat=shape)
 
 
 def _one_hot_sensor(
@@ -227,12 +253,7 @@ class ActionLayout:
         Raises:
             BadDataError: NaN or infinity, or an index outside its branch.
         """
-        if not np.isfinite(continuous).all():
-            raise BadDataError(
-                f"The trainer sent the continuous action {_short(continuous)}; actions are finite "
-                f"numbers in -1..1. The policy has diverged: lower learning_rate, or resume from "
-                f"an earlier checkpoint."
-            )
+        self._require_finite(continuous)
         if self.branches and ((discrete < 0) | (discrete >= self._branch_sizes)).any():
             raise BadDataError(
                 f"The trainer sent the discrete action {_short(discrete)}; the branches have "
@@ -240,6 +261,23 @@ class ActionLayout:
                 f"space."
             )
         return self._actuator.decode(continuous, discrete)
+
+    def decode_own(self, continuous: Float32, discrete: Int32) -> Sequence[Any]:
+        """Does the same for branch indices of this very process, which are inside their branches.
+
+        Raises:
+            BadDataError: NaN or infinity.
+        """
+        self._require_finite(continuous)
+        return self._actuator.decode(continuous, discrete)
+
+    def _require_finite(self, continuous: Float32) -> None:
+        if continuous.size and not np.isfinite(continuous).all():
+            raise BadDataError(
+                f"The trainer sent the continuous action {_short(continuous)}; actions are finite "
+                f"numbers in -1..1. The policy has diverged: lower learning_rate, or resume from "
+                f"an earlier checkpoint."
+            )
 
 
 def _actuator(space: Space[Any], name: str) -> Actuator:

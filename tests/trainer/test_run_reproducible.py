@@ -31,6 +31,7 @@ CARTPOLE: dict[str, Any] = {
     "reproducible": True,
 }
 
+IN_PROCESS = {**CARTPOLE, "env_settings": {**CARTPOLE["env_settings"], "num_envs": 0}}
 
 TRAINERS: dict[str, dict[str, Any]] = {
     "ppo_kl": {"batch_size": 16, "buffer_size": 64},
@@ -104,13 +105,14 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole
     @cache
     def run(env: str) -> WholeRun:
         cwd = tmp_path_factory.mktemp(env)
+        gymnasium = {"cartpole": CARTPOLE, "in process": IN_PROCESS}
         settings = (
-            write_yaml(cwd / "settings.yaml", CARTPOLE)
-            if env == "cartpole"
+            write_yaml(cwd / "settings.yaml", gymnasium[env])
+            if env in gymnasium
             else tiny_settings(cwd, with_memory=env == "memory", trainer_type=env)
         )
         ppo_train(settings, "--run-id", "whole", cwd=cwd)
-        return WholeRun(cwd, settings, "CartPole" if env == "cartpole" else "1D")
+        return WholeRun(cwd, settings, "CartPole" if env in gymnasium else "1D")
 
     return run
 
@@ -128,10 +130,18 @@ def nth(k: int, line: str) -> str:
         ("tiny", nth(2, "Exported")),
         ("memory", r"Step: 600\."),
         ("cartpole", r"Step: 800\."),
+        ("in process", r"Step: 800\."),
         *((trainer_type, r"Step: 600\.") for trainer_type in TRAINERS),
     ],
     ids=[
-        *("first checkpoint", "between checkpoints", "second checkpoint", "memory", "gymnasium"),
+        *(
+            "first checkpoint",
+            "between checkpoints",
+            "second checkpoint",
+            "memory",
+            "gymnasium",
+            "in process",
+        ),
         *TRAINERS,
     ],
 )

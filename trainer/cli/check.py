@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
             "said about simulators. Add --env or --editor."
         )
     if wants_scene:
-        # One simulator is enough, whatever the file says.
-        changes = {"num_envs": "1", **({"env_path": None} if args.editor else {})}
+        # There is one Editor, whatever the file says; of others, one is looked at.
+        changes = {"num_envs": "1", "env_path": None} if args.editor else {}
         typed = {**typed, "env_settings": {**env, **changes}}
     return max(check(path, typed, wants_scene) for path in args.files)
 

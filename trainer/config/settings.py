@@ -79,6 +79,8 @@ __all__ = [
 EDITOR_PORT = 5004
 """Port that the Unity Editor dials when nobody told it another one."""
 
+GYM, TORCH = "gym:", "torch:"
+
 DEVICE = re.compile(r"(cpu|mps|(cuda|xpu)(:\d+)?)")
 
 
@@ -95,7 +97,9 @@ class EnvironmentSettings(Settings):
     """Which simulators are started, how many, and what happens when they fail."""
 
     env_path: Words | None = None
-    """A Unity build, or `gym:<id>`, or `gym:<module>:<class>`. Null: wait for the Unity Editor."""
+    """A Unity build, or `gym:<id>`, or `gym:<module>:<class>`, or, with num_envs 0,
+    `torch:<module>:<class>` (ours: a vector environment on tensors). Null: wait for the Unity
+    Editor."""
 
     env_args: Annotated[tuple[str, ...], Texts()] | None = None
     """Arguments added to the simulator's command line."""
@@ -104,10 +108,12 @@ class EnvironmentSettings(Settings):
     """Simulator i dials port base_port + i. Null (ML-Agents: 5005): the system picks free ones.
     Without env_path: the port that the Editor dials, null for its usual 5004."""
 
-    num_envs: Annotated[int | str, AutoOr(numbers=Range(at_least=1, at_most=LARGEST_PORT))] = 1
+    num_envs: Annotated[int | str, AutoOr(numbers=Range(at_least=0, at_most=LARGEST_PORT))] = 1
     """Simulator processes. auto (ours): begins with one per core, then adds or ends some while the
     run begins, and keeps the fewest that collect as fast; `--resume` on the same machine begins
-    with them. Not in reproducible runs."""
+    with them. Not in reproducible runs. 0 (ours): none, `num_areas` Gymnasium environments step in
+    the trainer's own process, for what is too fast for a socket; what hangs there cannot be
+    interrupted."""
 
     num_areas: WireCount = 1
     """Training areas in each simulator; for Gymnasium, environments in each process."""
@@ -159,8 +165,35 @@ class EnvironmentSettings(Settings):
         """How many simulators there are at least."""
         return self.num_envs if isinstance(self.num_envs, int) else 1
 
+    @property
+    def is_in_process(self) -> bool:
+        """Whether environments step in the trainer's own process."""
+        return self.num_envs == 0
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether environments are tensors on the device that learns."""
+        return self.env_path is not None and self.env_path.startswith(TORCH)
+
+    def _require_sense_in_process(self) -> None:
+        """Without simulator processes nothing may be said about them."""
+        for name, value, meaning in (
+            ("base_port", self.base_port, "nothing dials a port"),
+            ("act_at", self.act_at if self.act_at == "simulator" else None, "nobody acts apart"),
+        ):
+            if value is not None:
+                raise contradiction(
+                    f"num_envs is 0 and {name} is {value}, but environments in the trainer's "
+                    f"process are no simulators of their own: {meaning}. Leave {name} out, or set "
+                    "num_envs to 1 or more",
+                    "num_envs",
+                    name,
+                )
+
     @model_validator(mode="after")
     def _hold_together(self) -> EnvironmentSettings:
+        if self.is_in_process:
+            self._require_sense_in_process()
         if self.base_port is not None and self.base_port + self.least_envs > LARGEST_PORT + 1:
             raise contradiction(
                 f"base_port is {self.base_port} and num_envs {self.num_envs}, but the last port is "
@@ -169,7 +202,23 @@ class EnvironmentSettings(Settings):
                 "base_port",
                 "num_envs",
             )
-        is_gym = self.env_path is not None and self.env_path.startswith("gym:")
+        is_gym = self.env_path is not None and self.env_path.startswith(GYM)
+        if self.is_on_device and not self.is_in_process:
+            raise contradiction(
+                f"env_path is {self.env_path} and num_envs {self.num_envs}, but environments on "
+                "tensors are in the trainer's process: set num_envs to 0, and num_areas to how "
+                "many agents there are",
+                "env_path",
+                "num_envs",
+            )
+        if self.is_in_process and not (is_gym or self.is_on_device):
+            raise contradiction(
+                f"num_envs is 0 and env_path {self.env_path!r}, but only Gymnasium environments "
+                "can be in the trainer's process: begin env_path with gym: or torch:, or "
+                "set num_envs to 1 or more",
+                "num_envs",
+                "env_path",
+            )
         if self.env_wrappers and not is_gym:
             raise contradiction(
                 "env_wrappers is set, but env_path is no Gymnasium environment. Only those have "
@@ -177,7 +226,7 @@ class EnvironmentSettings(Settings):
                 "env_wrappers",
                 "env_path",
             )
-        if self.env_kwargs and not is_gym:
+        if self.env_kwargs and not (is_gym or self.is_on_device):
             raise contradiction(
                 "env_kwargs is set, but env_path is no Gymnasium environment. Only those have "
                 "constructor arguments: begin env_path with gym:, or use environment_parameters "

@@ -56,10 +56,15 @@ class EpisodeTracker:
     def end(self, batch: Terminals) -> None:
         """Counts the last rewards and files the finished episodes."""
         returns, lengths = self._add(batch)
-        self._finished.append((returns, lengths))
-        self.recent_returns.extend(returns.tolist())
-        self.recent_lengths.extend(lengths.tolist())
+        self.add_finished(returns, lengths)
         self.abandon(batch.lane)
+
+    def add_finished(self, returns: NDArray[np.float64], lengths: NDArray[np.int64]) -> None:
+        """Files episodes that somebody else has summed up, in the order in which they ended."""
+        self._finished.append((returns, lengths))
+        window = self.recent_returns.maxlen or 0
+        self.recent_returns.extend(returns[-window:].tolist())
+        self.recent_lengths.extend(lengths[-window:].tolist())
 
     def abandon(self, lanes: NDArray[np.int64]) -> None:
         """Forgets the unfinished episodes of these lanes."""

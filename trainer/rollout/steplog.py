@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from envs.batch import Choices, Decisions, Observations, Terminals
 from envs.spec import BehaviorSpec, sum_of_branches
-from trainer.nn.actor_critic import Action
 from trainer.rollout.finished_rows import FinishedRows
 
 # What became of a row's decision.
@@ -99,6 +98,11 @@ class StepLog:
         """Memory that the columns hold."""
         return sum(column.nbytes for column in self.columns.values())
 
+    @property
+    def row_bytes(self) -> dict[str, int]:
+        """Memory of one row, by column."""
+        return {name: column[:1].nbytes for name, column in self.columns.items()}
+
     def _resize(self, capacity: int) -> None:
         for name, (shape, dtype) in self._widths.items():
             column = np.zeros((capacity, *shape), dtype=dtype)
@@ -150,12 +154,14 @@ class StepLog:
         self.num_rows = start
         return rows_written
 
-    def record(self, rows: slice, action: Action) -> None:
-        """Writes what was chosen, on the CPU, into the rows that `append` opened."""
+    def record(self, rows: slice, choices: Choices) -> None:
+        """Writes what was chosen into the rows that `append` opened."""
         columns = self.columns
-        columns["continuous"][rows] = action.continuous.numpy()
-        columns["discrete"][rows] = action.discrete.numpy()
-        columns["log_probs"][rows] = action.log_probs.numpy()
+        if choices.continuous.size:
+            columns["continuous"][rows] = choices.continuous
+        if choices.discrete.size:
+            columns["discrete"][rows] = choices.discrete
+        columns["log_probs"][rows] = choices.log_probs
 
     def record_choices(
         self, lanes: NDArray[np.int64], choices: Choices, policy_version: int

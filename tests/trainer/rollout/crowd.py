@@ -13,10 +13,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from envs.batch import Decisions, Float32, Int64, Terminals
+from envs.batch import Choices, Decisions, Float32, Int64, Terminals
 from envs.spec import ActionSpec, BehaviorSpec, DimensionProperty, ObservationSpec
 from envs.spec import ObservationType as Kind
-from trainer.nn.actor_critic import Action
 from trainer.rollout.rollout import Rollout
 from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
@@ -92,8 +91,8 @@ def terminals(seen: Sequence[Seen], truncated: Sequence[bool]) -> Terminals:
 def decide(log: StepLog, *batches: Sequence[Seen]) -> None:
     """Lets agents ask, and answers each with a number of its own."""
     rows = log.append([decisions(batch) for batch in batches])
-    obs = log.tensors["obs_0"][rows].clone()
-    log.record(rows, Action(obs + 0.25, torch.zeros((len(obs), 0), dtype=torch.int64), -obs))
+    obs = log.columns["obs_0"][rows].copy()
+    log.record(rows, Choices(obs + np.float32(0.25), np.zeros((len(obs), 0), np.int64), -obs))
 
 
 def end(log: StepLog, seen: Seen, truncated: bool = False) -> None:

@@ -7,9 +7,8 @@ import torch
 from crowd import Seen, Segment, decide, decisions, end, lanes_of, new_log, taken, terminals
 from numpy.typing import NDArray
 
-from envs.batch import Decisions
+from envs.batch import Choices, Decisions
 from envs.spec import VISUAL, ActionSpec, BehaviorSpec, ObservationSpec, ObservationType
-from trainer.nn.actor_critic import Action
 from trainer.rollout.segments import take
 from trainer.rollout.steplog import StepLog
 
@@ -44,8 +43,8 @@ def test_images_stay_bytes_from_the_decision_to_the_rollout() -> None:
         column = log.columns["obs_0"]
         assert log.obs_tensors[0].dtype == torch.uint8
         assert log.obs_tensors[0].data_ptr() == column.ctypes.data
-        nothing = torch.zeros((1, 1))
-        log.record(rows, Action(nothing, torch.zeros((1, 0), dtype=torch.int64), nothing))
+        nothing = np.zeros((1, 1), np.float32)
+        log.record(rows, Choices(nothing, np.zeros((1, 0), np.int64), nothing))
     log.close(replace(terminals([Seen(0, 1, 6)], [True]), obs=seen(6)))
 
     rollout, _ = take(log, 1000, torch.device("cpu"))
@@ -223,10 +222,11 @@ def test_discrete_actions_and_masks_stay_with_their_decision() -> None:
         group_reward=np.zeros(2, np.float32),
         action_mask=mask,
     )
-    discrete = torch.tensor([[0, 1], [1, 2]])
+    discrete = np.array([[0, 1], [1, 2]])
+    log_probs = -discrete.astype(np.float32)
     for _ in range(2):
         rows = log.append([batch])
-        log.record(rows, Action(torch.zeros(2, 0), discrete, -discrete.float()))
-    assert torch.equal(log.tensors["discrete"][:4], discrete.repeat(2, 1))
-    assert torch.equal(log.tensors["log_probs"][:4], -discrete.float().repeat(2, 1))
+        log.record(rows, Choices(np.zeros((2, 0), np.float32), discrete, log_probs))
+    assert (log.columns["discrete"][:4] == np.tile(discrete, (2, 1))).all()
+    assert (log.columns["log_probs"][:4] == np.tile(log_probs, (2, 1))).all()
     assert (log.columns["action_mask"][:4] == np.tile(mask, (2, 1))).all()
