@@ -296,6 +296,7 @@ class Fleet:
         self._ready.pop(simulator, None)
         if target.state is State.WAITING:
             target.dismiss(CLOSE_WAIT_S)
+            self._next_look_s = min(self._next_look_s, target.deadline)
         else:
             target.discard()
         return self._lanes.clear([simulator])

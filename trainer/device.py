@@ -54,9 +54,11 @@ class OwnStream:
             yield
             return
         self._stream.wait_stream(torch.cuda.default_stream(self._stream.device))
-        with torch.cuda.stream(self._stream):
-            yield
-        self._stream.synchronize()
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            self._stream.synchronize()
 
 
 def choose_num_threads(settings: RunSettings) -> int:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer.available_memory import available_memory
+
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 LOAD_S = 60.0  # the load is a mean over so long
@@ -143,34 +145,10 @@ def room_for_more(pids: Iterable[int], spare: float) -> int | None:
         None: the system does not tell.
     """
     sizes = [size for pid in pids if (size := resident_bytes(pid))]
-    left = available_bytes()
-    if left is None or not sizes:
+    available = available_memory()
+    if available is None or not sizes:
         return None
-    return int(left * (1.0 - spare) / max(sizes))
-
-
-def available_bytes() -> int | None:
-    """Gives the memory that may still be taken without swapping; None: not told."""
-    found = _available_in_machine()
-    if found is None:
-        return None
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # ValueError: `max`, no limit
-            left = int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text())
-            found = min(found, max(0, left))
-    return found
-
-
-def _available_in_machine() -> int | None:
-    with suppress(OSError):
-        for line in (PROC / "meminfo").read_text().splitlines():
-            name, _, amount = line.partition(":")
-            if name == "MemAvailable":
-                return int(amount.split()[0]) * 1024
-    return None
+    return int(available.num_bytes * (1.0 - spare) / max(sizes))
 
 
 def identity() -> dict[str, str | float]:

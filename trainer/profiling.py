@@ -266,7 +266,7 @@ class ProfiledRun(Run):
     def table(self) -> Iterator[str]:
         """Yields lines that say where the time of the loop went, parts below what they are in."""
         totals = self.trace.totals(LOOP)
-        _, whole_s = totals.pop(RUN)
+        _, whole_s = totals.pop(RUN, (1, time.perf_counter() - self.trace.began_s))
         yield f"{'':28}{'calls':>10}{'seconds':>10}{'share':>8}{'each':>12}"
         top = [name for name in totals if name not in INSIDE]
         for name in sorted(top, key=lambda one: -totals[one][1]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from envs.in_process.copies import InProcessPlan
 from envs.registry import resolve, resolve_in_process
 from envs.simulators import Simulators
 from envs.tls import address_words, is_every_address
+from trainer.config.errors import ConfigError
 from trainer.config.samplers import (
     ConstantSampler,
     GaussianSampler,
@@ -48,6 +49,7 @@ def plan_fleet(
     launch = in_process = None
     if env.is_on_device:
         assert env.env_path is not None
+        _require_no_process(env.env_path, env_args=env.env_args, video=video)
         in_process = InProcessPlan(
             env=env.env_path.removeprefix(TORCH),
             kwargs=dict(env.env_kwargs),
@@ -106,6 +108,20 @@ def plan_fleet(
         logs_dir=logs_dir,
         lockstep=settings.reproducible,
     )
+
+
+def _require_no_process(env_path: str, env_args: Sequence[str] | None, video: Path | None) -> None:
+    """Raises ConfigError where something is asked of environments on tensors that they have not."""
+    if env_args:
+        raise ConfigError(
+            f"env_args is {' '.join(env_args)}, but env_path {env_path} starts no program that "
+            f"could take arguments. Leave it out; env_kwargs are the constructor's."
+        )
+    if video is not None:
+        raise ConfigError(
+            f"--video {video} is asked for, but env_path {env_path} has nothing to film: tensors "
+            f"have no picture. Leave --video out."
+        )
 
 
 def open_simulators(plan: FleetPlan, *, on_device: bool = True) -> Simulators:

@@ -154,7 +154,7 @@ class SpeedWatch:
             is_guarded = run.settings.listen_settings.is_guarded
             origin = Origin.ELSEWHERE if is_guarded else Origin.EDITOR
         unthreaded: list[str] = []
-        if run.is_training and not run.lockstep:
+        if run.is_training and run.updates.why_in_turn() is None:
             unthreaded = [b.name for b in run.behaviors.values() if not b.settings.threaded]
         return Circumstances(
             origin=origin,

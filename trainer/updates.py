@@ -61,9 +61,9 @@ class Updates:
 
     def is_beside(self, settings: BehaviorSettings) -> bool:
         """Whether a behaviour is to learn beside collection."""
-        return settings.threaded and self._run.is_training and self._in_turn() is None
+        return settings.threaded and self._run.is_training and self.why_in_turn() is None
 
-    def _in_turn(self) -> str | None:
+    def why_in_turn(self) -> str | None:
         """Says why no update of this run can be beside collection; None: they can."""
         if self._run.lockstep:
             return "the run is reproducible"
@@ -78,8 +78,8 @@ class Updates:
             return
         if not behavior.is_threaded:
             run.reporter.info(
-                f"Behavior '{behavior.name}' is threaded, but {self._in_turn()}: its updates run "
-                f"in turn with collection."
+                f"Behavior '{behavior.name}' is threaded, but {self.why_in_turn()}: its updates "
+                f"run in turn with collection."
             )
             return
         if self._learner is None:

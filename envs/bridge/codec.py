@@ -36,6 +36,7 @@ from envs.errors import BadDataError
 from envs.spec import ActionSpec, BehaviorSpec, sum_of_branches
 
 AgentInfo = communicator_pb2.AgentInfoProto
+SHORT = 16  # numbers that Python adds up sooner than numpy
 
 
 def parse_message(data: bytes) -> columns_pb2.Message:
@@ -332,8 +333,10 @@ def _marked(table: AgentTable) -> AgentTable:
 
 
 def _is_finite(column: Observations) -> bool:
-    # The sum of squares is quick, and finite unless one of the numbers is not, or is huge.
-    return math.isfinite(np.vdot(column, column)) or bool(np.isfinite(column).all())
+    # A sum is quick, and finite unless one of the numbers is not, or is huge.
+    is_short = column.ndim == 1 and len(column) <= SHORT
+    total = sum(column.tolist()) if is_short else np.vdot(column, column)
+    return math.isfinite(total) or bool(np.isfinite(column).all())
 
 
 def _given_or_zeros(column: Float32 | None, num_rows: int) -> Float32:

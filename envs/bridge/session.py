@@ -220,14 +220,14 @@ class Session:
         stats, self._held_stats = self._held_stats, ()
         # Everything that can go wrong comes first: a simulator that is lost because of bad data
         # must still hold the lanes of all agents that the trainer knows.
-        parts = [
-            _Part(behavior_id, behavior, *split(table))
-            for behavior_id, behavior, table in self._tables(output, new_behaviors, decoded)
-        ]
-        for part in parts:
-            if part.going is not None:
-                part.behavior.lanes.require_unique(part.going.agent_id)
-        sifted = [part.behavior.ignored.sift(part.ended, part.going) for part in parts]
+        parts: list[_Part] = []
+        sifted: list[Sifted | None] = []
+        for behavior_id, behavior, table in self._tables(output, new_behaviors, decoded):
+            ended, going = split(table)
+            if going is not None:
+                behavior.lanes.require_unique(going.agent_id)
+            parts.append(_Part(behavior_id, behavior, ended, going))
+            sifted.append(behavior.ignored.sift(ended, going))
         offences = self._offences(parts, sifted) if any(sifted) else {}
         side_channel = output.side_channel
         if side_channel:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainer import machine
+from trainer.available_memory import Available
 
 PROC_STAT = """cpu  100 0 100 9000 50 0 0 0 0 0
 cpu0 50 0 50 4000 20 0 0 0 0 0
@@ -28,7 +29,6 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("trainer.machine._tick_s", lambda: 0.01)
     (tmp_path / "cgroup").mkdir()
     (tmp_path / "stat").write_text(PROC_STAT)
-    (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemAvailable:    500 kB\n")
     return tmp_path
 
 
@@ -71,17 +71,21 @@ def test_a_containers_quota_limits_cores(system: Path) -> None:
     assert machine.num_cores() == 0.5
 
 
-def test_room_is_for_what_is_like_the_largest_process(system: Path) -> None:
+def test_room_is_for_what_is_like_the_largest_process(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_pages(number: int) -> int | None:
+        free = Available(number * page, "test")
+        monkeypatch.setattr("trainer.machine.available_memory", lambda: free)
+        return machine.room_for_more([7, 8], spare=0.2)
+
     page = os.sysconf("SC_PAGE_SIZE")
     process(system, 7, "1 1 1 1", pages=10)
     process(system, 8, "1 1 1 1", pages=4)
-    (system / "meminfo").write_text(f"MemAvailable: {100 * page // 1024} kB\n")
-    assert machine.room_for_more([7, 8], spare=0.2) == 8  # 80 pages of 100, 10 each
+    assert with_pages(100) == 8  # 80 pages of 100, 10 each
+    assert with_pages(50) == 4
     assert machine.room_for_more([], spare=0.2) is None
-    (system / "cgroup" / "memory.max").write_text(str(60 * page))
-    (system / "cgroup" / "memory.current").write_text(str(10 * page))
-    assert machine.room_for_more([7, 8], spare=0.2) == 4
-    (system / "meminfo").unlink()
+    monkeypatch.setattr("trainer.machine.available_memory", lambda: None)
     assert machine.room_for_more([7, 8], spare=0.2) is None
 
 

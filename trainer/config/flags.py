@@ -50,11 +50,16 @@ GROUPS: Mapping[str, tuple[Flag, ...]] = {
             ENV,
             "env_path",
             "ENV",
-            "a Unity build, gym:<id> or gym:<module>:<class>; without it the Unity Editor is "
-            "waited for on port 5004 (or --base-port)",
+            "a Unity build, gym:<id>, gym:<module>:<class> or torch:<module>:<class>; without it "
+            "the Unity Editor is waited for on port 5004 (or --base-port)",
             "--env",
         ),
-        Flag(ENV, "num_envs", "N", "simulator processes; auto: as many as are fastest"),
+        Flag(
+            ENV,
+            "num_envs",
+            "N",
+            "simulator processes; auto: as many as are fastest; 0: in the trainer's process",
+        ),
         Flag(ENV, "num_areas", "N", "training areas (environments) in each"),
         Flag(ENV, "seed", "N", "seed of the run; simulator i gets N + i"),
         Flag(ENV, "base_port", "N", "simulator i dials port N + i; without it the system picks"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from envs.batch import ACTION_LIMIT, Actions, Decisions
 from trainer.actor import Actor
 from trainer.behavior import Behavior
+from trainer.behavior_update import BehaviorUpdate
 from trainer.config.errors import UserError
 from trainer.config.settings import RunSettings
 from trainer.nn.actor_critic import ActorCritic
@@ -80,6 +81,13 @@ class DeviceBehavior(Behavior):
         answer = self.actor.act_on(self.log, turn)
         self.step += self.log.num_complete - complete
         return [cast("Actions", answer)]
+
+    def begin_update(self) -> BehaviorUpdate | None:
+        """Also without learning tells the statistics of the episodes in a rollout."""
+        update = super().begin_update()
+        if update is None and self.log.is_full:
+            self.episodes.add_finished(*self.log.finished_episodes())
+        return update
 
     def take_rollout(self) -> tuple[Rollout, Tensor]:
         """Gives the rollout, and tells the statistics of the episodes in it."""

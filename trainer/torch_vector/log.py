@@ -206,6 +206,11 @@ class TensorLog(StepLog):
                 f"expected. Look for a division by zero or a physics blow-up in the environment."
             )
 
+    @property
+    def is_full(self) -> bool:
+        """Whether every row is of this rollout."""
+        return self._t == self._num_steps
+
     def finished_episodes(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Gives returns and lengths of the episodes that ended in this rollout; waits."""
         over = self._columns["terminated"] | self._columns["truncated"]

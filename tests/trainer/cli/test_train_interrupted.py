@@ -42,7 +42,7 @@ def test_signals_save_say_where_and_resume_goes_on(tmp_path: Path) -> None:
         with Trainer(*WORDS, *resume, cwd=tmp_path) as trainer:
             if resume:
                 trainer.wait_for(rf"Resuming training from step {before}\.")
-            summary = trainer.wait_for(r"1D\. Step: (\d+)\. .*\n.*1D\. Step: (\d+)\. ")
+            summary = trainer.wait_for(r"1D\. Step: (\d+)\. .*\n.*\n.*1D\. Step: (\d+)\. ")
             assert int(summary[1]) == shown + 100
             require_told_already(run, before)
             trainer.signal(number)
