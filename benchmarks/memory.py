@@ -97,7 +97,13 @@ def measure(trainer: Trainer, minutes: float, configs: Path, sample_s: float) ->
         command = trainers.command_line(trainer, settings, job)
         output = folder / "output.txt"
         with output.open("w") as stream:
-            process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             try:
                 return _sample(process, minutes * 60.0, sample_s, output)
             finally:

@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,7 @@ def _run(
     process = subprocess.Popen(
         command,
         cwd=folder,
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -216,13 +218,18 @@ def _run(
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Ends a trainer as a user would, with SIGINT; waits up to a minute before it kills."""
+    """Ends a trainer as a user would, with SIGINT; waits up to a minute before it kills.
+
+    Then whatever is left of its session is killed: mlagents-learn leaves its workers behind.
+    """
     process.send_signal(signal.SIGINT)
     try:
         process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _find(pattern: re.Pattern[str], lines: Sequence[Line]) -> list[Mark]:
