@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ import torch
 
 from trainer.config.errors import ConfigError
 from trainer.config.settings import BehaviorSettings, RunSettings, TorchSettings
+from trainer.machine import num_cores
 
 # A minibatch below this many multiply-adds is faster on one thread: two took 1.0 to 1.3 times as
 # long at 0.7 and 2.2 million, and half as long at 2,600 million (reference: speed, "The update").
@@ -69,14 +69,7 @@ def choose_num_threads(settings: RunSettings) -> int:
     if settings.default_settings is not None:
         behaviors.append(settings.default_settings)
     work = max((_multiply_adds(behavior) for behavior in behaviors), default=0.0)
-    return 1 if work < ONE_THREAD_MULTIPLY_ADDS else _num_cores()
-
-
-def _num_cores() -> int:
-    """Counts the cores this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return 1 if work < ONE_THREAD_MULTIPLY_ADDS else max(1, int(num_cores()))
 
 
 def _multiply_adds(behavior: BehaviorSettings) -> float:

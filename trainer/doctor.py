@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from envs.errors import SimulatorError
 from trainer.config.settings import EDITOR_PORT, TorchSettings
+from trainer.machine import num_cores
 
 if TYPE_CHECKING:
     from envs.fleet import FleetPlan
@@ -141,11 +142,13 @@ def device() -> Finding:
 
 def cores() -> Finding:
     """Asks how many processor cores this process may use."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if (count or 1) < 2:
+    count = num_cores()
+    if count < 2:
         advice = "Trainer and simulators share it: every run is slow here."
-        return Finding("Processor", Verdict.WARNING, "1 core", advice)
-    return Finding("Processor", Verdict.GOOD, f"{count} cores")
+        return Finding(
+            "Processor", Verdict.WARNING, "1 core" if count == 1 else f"{count:g} cores", advice
+        )
+    return Finding("Processor", Verdict.GOOD, f"{count:g} cores")
 
 
 def disk(results_dir: Path) -> Finding:
